@@ -1,0 +1,51 @@
+# The course's commands.  `make` alone lists them.
+#
+#   make setup PYTHON=python3.12                                        with another interpreter
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup  Linux without a GPU: 3 GB less to download
+
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.wsfp-setup
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+# Nothing after the set-up needs a network, and nothing may wait for one.
+export HF_HUB_OFFLINE := 1
+
+.DELETE_ON_ERROR:
+.PHONY: help setup tutorial test lab notebooks
+
+help:
+	@echo "make setup      create .venv and install the course into it (a few minutes, needs a network)"
+	@echo "make tutorial   run every notebook; executed notebooks and HTML pages go to build/"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make test       style checks, unit tests, and the notebooks as tests"
+	@echo "make notebooks  write notebooks/*.ipynb from notebooks/src/*.py"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt tools/wsfp_helpers.pth
+	@rm -f $@
+	@sh tools/make_venv.sh $(VENV) $(PYTHON)
+	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[all]'
+	@touch $@
+	@echo "The course is installed in $(VENV).  Next: make tutorial, or make lab."
+
+tutorial: $(STAMP)
+	$(BIN)/python -m tools.run_notebooks
+
+# The notebooks run two at a time, so each gets one thread.
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+ifneq ($(NOTEBOOKS),)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --timeout=0 \
+	    -n 2 --dist loadfile $(NOTEBOOKS)
+endif
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab $(firstword $(NOTEBOOKS))
+
+notebooks: $(STAMP)
+	$(BIN)/python -m tools.notebooks

@@ -1,0 +1,108 @@
+"""Let PyPI's torchvision wheel (linked against CUDA) load beside a CPU build of torch.
+
+On Linux x86-64 PyPI has no CPU build of torchvision.  Its ``_C.so`` then cannot be loaded, torchvision swallows that
+error, and ``import torchvision`` fails later with ``operator torchvision::nms does not exist``; timm, open_clip,
+transformers and groundingdino fail with it.
+
+Importing this module only puts a finder on ``sys.meta_path``; the work is done if and when torchvision is imported.
+Where its own operators load (any matching pair of wheels) nothing is changed.  Otherwise the operators that torchvision
+names at import time are declared, and ``nms`` gets a small implementation.  ``roi_align`` works through torchvision's
+own fallback; the other operators and the codecs of ``torchvision.io`` stay unavailable and say so when called.
+
+``wsfp_helpers/__init__.py`` imports this module, and a one-line ``wsfp_helpers.pth`` that is installed with the package
+imports ``wsfp_helpers`` at every start of Python: a script may import timm first.  So both must stay light.
+"""
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_declared: list[object] = []  # keeps the torch.library.Library alive
+
+
+def nms(boxes: "Tensor", scores: "Tensor", iou_threshold: float) -> "Tensor":
+    """Greedy non-maximum suppression, as ``torchvision.ops.nms``.
+
+    ``boxes`` ``(N, 4)`` xyxy, ``scores`` ``(N,)``; gives the int64 indices of the kept boxes by falling score.  A box
+    goes when its IoU with a kept box of higher score is *above* the threshold.
+    """
+    import torch
+
+    x1, y1, x2, y2 = boxes.double().unbind(1)
+    area = (x2 - x1) * (y2 - y1)
+    order, kept = scores.argsort(descending=True, stable=True), []
+    while order.numel():
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        width = (torch.minimum(x2[best], x2[rest]) - torch.maximum(x1[best], x1[rest])).clamp(min=0)
+        height = (torch.minimum(y2[best], y2[rest]) - torch.maximum(y1[best], y1[rest])).clamp(min=0)
+        overlap = width * height
+        order = rest[~(overlap / (area[best] + area[rest] - overlap) > iou_threshold)]
+    return torch.stack(kept) if kept else torch.empty(0, dtype=torch.long)
+
+
+def _declare_operators(spec: importlib.machinery.ModuleSpec) -> None:
+    import torch
+
+    if _declared or torch.version.cuda or torch.version.hip:
+        return
+    for library in Path(spec.origin).parent.glob("_C.*"):
+        try:
+            torch.ops.load_library(str(library))
+            return
+        except OSError:
+            break
+    fragment = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        fragment.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    fragment.impl("nms", nms, "CPU")
+    _declared.append(fragment)
+
+
+def _allow_nms(boxes: ModuleType) -> None:
+    if _declared:
+        boxes._assert_has_ops = lambda: None
+
+
+def _around(
+    spec: importlib.machinery.ModuleSpec,
+    before: Callable[[importlib.machinery.ModuleSpec], None] | None = None,
+    after: Callable[[ModuleType], None] | None = None,
+) -> importlib.machinery.ModuleSpec:
+    """Run something just before or just after a module's own code, once it is really imported."""
+    run = spec.loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        if before:
+            before(spec)
+        run(module)
+        if after:
+            after(module)
+
+    spec.loader.exec_module = exec_module
+    return spec
+
+
+class _TorchvisionFinder(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name not in ("torchvision", "torchvision.ops.boxes"):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is None or spec.origin is None or spec.loader is None:
+            return None
+        if name == "torchvision":
+            return _around(spec, before=_declare_operators)
+        return _around(spec, after=_allow_nms)
+
+
+if not any(type(finder).__name__ == "_TorchvisionFinder" for finder in sys.meta_path):
+    sys.meta_path.insert(0, _TorchvisionFinder())
