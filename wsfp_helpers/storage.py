@@ -1,0 +1,120 @@
+"""Reading and writing files so that nothing half-written stays behind, and errors that say what to do."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+class InputError(ValueError):
+    """Bad input from the user: the message is one sentence with what was expected, what came, and what to do."""
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; move it there on success, remove it on any failure.
+
+    Raises :class:`InputError` when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(str(path.parent)):
+            why = error.strerror or str(error)
+            raise InputError(f"could not write {path} ({why}): nothing was changed; free space or choose another folder") from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: object) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain) + "\n"
+    with atomic_path(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)
+
+
+def read_json(path: str | Path) -> object:
+    """Read a JSON file; raises :class:`InputError` naming the file when it is missing or not JSON."""
+    try:
+        return json.loads(existing(path, "JSON file").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON ({error}): write it again or restore it") from error
+
+
+def existing(path: str | Path, what: str = "file") -> Path:
+    """``path`` if it exists, else an :class:`InputError` that names it."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"no {what} at {path}: check the path")
+    return path
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a picture as ``(H, W, 3)`` uint8 RGB with its EXIF orientation applied."""
+    with _open(path) as picture:
+        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+
+
+def read_label_map(path: str | Path, classes: int) -> np.ndarray:
+    """Read an index PNG as ``(H, W)`` uint8; every value must be below ``classes`` or 255 (= ignored)."""
+    with _open(path) as picture:
+        if picture.mode not in ("P", "L"):
+            raise InputError(
+                f"{path} is a label map of mode {picture.mode}: expected 8-bit indexed or grey (mode P or L), "
+                f"one class id a pixel; convert it, for RGB colours by their palette"
+            )
+        label_map = np.array(picture)
+    check_label_values(label_map, classes, path)
+    return label_map
+
+
+def check_label_values(label_map: np.ndarray, classes: int, path: str | Path) -> None:
+    """Raise :class:`InputError` when a label map has a value that is neither a class nor 255."""
+    wrong = np.unique(label_map[(label_map >= classes) & (label_map != 255)])
+    if len(wrong):
+        raise InputError(
+            f"{path} has label value {wrong[0]}: expected class ids 0 to {classes - 1} or 255 (ignored); "
+            f"is it of another data set or a picture?"
+        )
+
+
+def write_index_png(path: str | Path, label_map: np.ndarray, palette: np.ndarray) -> None:
+    """Write ``(H, W)`` uint8 class ids as an index PNG with ``palette`` ``(C, 3)`` uint8, atomically."""
+    picture = Image.fromarray(np.ascontiguousarray(label_map, np.uint8), mode="P")
+    picture.putpalette(np.ascontiguousarray(palette, np.uint8).tobytes())
+    with atomic_path(path) as part:
+        picture.save(part, format="PNG", optimize=False)
+
+
+@contextmanager
+def _open(path: str | Path) -> Iterator[Image.Image]:
+    existing(path, "image")
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            yield picture
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
