@@ -1,0 +1,1 @@
+"""Data sets behind one interface: picture, image-level labels, optional label map, id."""
