@@ -1,0 +1,145 @@
+"""Write notebooks/NN_name.ipynb from notebooks/src/NN_name.py (the format: notebooks/src/README.md).
+
+usage: python -m tools.notebooks           write them and print their sizes
+       python -m tools.notebooks --check   exit with 1 when a committed notebook is not what its source gives
+"""
+
+import argparse
+import hashlib
+import re
+import statistics
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook
+
+from wsfp_helpers.storage import InputError, atomic_path
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"},
+}
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # JupyterLab's key, and Colab's
+
+FIND_PACKAGE = """\
+# Run this cell first: it finds the course's package, or says how to get it.
+try:
+    import wsfp_helpers  # noqa: F401
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "this kernel has no wsfp_helpers. In a clone of the course run `%pip install ..` in a new cell and then this "
+        "cell again; on Colab first run `!git clone ADDRESS-OF-THE-COURSE wsfp` and `%cd wsfp/notebooks`"
+    ) from None"""
+
+_BLOCK = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^\1# END SOLUTION$", re.MULTILINE | re.DOTALL)
+_MARKER = re.compile(r"^[ \t]*# (BEGIN|END) SOLUTION\n?", re.MULTILINE)
+_CHECK = re.compile(r'^with checking\(("[^"]+")\):$', re.MULTILINE)
+
+
+def build(source: Path) -> NotebookNode:
+    """Notebook of one ``py:percent`` source: no outputs, the same bytes every time.
+
+    Raises :class:`InputError` when an exercise lacks its solution block or its check.
+    """
+    text = source.read_text(encoding="utf-8")
+    cells = _expand_exercises(jupytext.reads(text, fmt="py:percent").cells, source)
+    first_code = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
+    cells.insert(first_code, new_code_cell(FIND_PACKAGE))
+    _number(cells)
+    return new_notebook(cells=cells, metadata=METADATA)
+
+
+def _expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:
+    """Each exercise and the check after it become three cells: exercise with a gap, check, folded solution."""
+    expanded, waiting = [], None
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        where = f"{source.name}, cell starting {cell.source.splitlines()[:1]}"
+        if (waiting is not None) != ("check" in tags):
+            raise InputError(f"{where}: a cell tagged exercise and one tagged check must follow each other directly")
+        if "exercise" in tags:
+            waiting = cell.source
+            gap, blocks = _BLOCK.subn(_gap, waiting)
+            if not blocks or _MARKER.search(gap):
+                raise InputError(f"{where}: an exercise needs '# BEGIN SOLUTION' and '# END SOLUTION', equally indented")
+            cell.source = gap
+        expanded.append(cell)
+        if "check" in tags:
+            strict, found = _CHECK.subn(r"with checking(\1, solution=True):", cell.source)
+            if found != 1:
+                raise InputError(f"{where}: a check needs exactly one line 'with checking(\"NAME\"):'")
+            code = f"# @title Solution\n{_MARKER.sub('', waiting)}\n\n\n{strict}"
+            expanded.append(new_code_cell(code, metadata={"tags": ["solution"], **FOLDED}))
+            waiting = None
+    if waiting is not None:
+        raise InputError(f"{source.name}: the last exercise has no check")
+    return expanded
+
+
+def _gap(block: re.Match) -> str:
+    indent = block[1]
+    return f'{indent}raise NotImplementedError("your code here")' if indent else "...  # your code here"
+
+
+def _number(cells: list[NotebookNode]) -> None:
+    """Ids from the content, so that an inserted cell does not change the ids of all that follow."""
+    seen: dict[str, int] = {}
+    for cell in cells:
+        key = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        seen[key] = seen.get(key, 0) + 1
+        cell.id = key if seen[key] == 1 else f"{key}-{seen[key]}"
+
+
+def generate(folder: Path = NOTEBOOKS) -> dict[Path, str]:
+    """Path and text of every notebook that the sources in ``folder/src`` give."""
+    sources = sorted((folder / "src").glob("*.py"))
+    return {folder / f"{source.stem}.ipynb": nbformat.writes(build(source)) + "\n" for source in sources}
+
+
+def differences(folder: Path = NOTEBOOKS) -> list[str]:
+    """One sentence for each notebook that is missing, out of date, or without a source."""
+    wanted = generate(folder)
+    found = {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.ipynb"))}
+    return [
+        *(f"{path.name} is missing" for path in wanted if path not in found),
+        *(f"{path.name} differs from src/{path.stem}.py" for path in wanted if found.get(path, wanted[path]) != wanted[path]),
+        *(f"{path.name} has no source src/{path.stem}.py" for path in found if path not in wanted),
+    ]  # fmt: skip
+
+
+def sizes(text: str) -> str:
+    """Cells, lines of code in a cell (median and longest), words of text and kB of a notebook, as one line."""
+    cells = nbformat.reads(text, as_version=4).cells
+    lines = [len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code"]
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    return (
+        f"{len(cells):3d} cells, code lines median {statistics.median(lines):g} longest {max(lines)}, "
+        f"{words} words, {len(text.encode()) / 1000:.0f} kB"
+    )
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; compare")
+    try:
+        if parser.parse_args().check:
+            found = differences()
+            print("\n".join([*found, "run `make notebooks`"]) if found else "the notebooks are what their sources give")
+            return bool(found)
+        for path, text in generate().items():
+            with atomic_path(path) as part:
+                part.write_text(text, encoding="utf-8")
+            print(f"{path.stem:24} {sizes(text)}")
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
