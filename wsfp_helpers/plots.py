@@ -143,8 +143,9 @@ def bars(
     series: Mapping[str, Sequence[float]], names: Sequence[str], title: str, label: str,
     errors: Mapping[str, Sequence[float]] | None = None, category_label: str = "",
 ) -> Figure:  # fmt: skip
-    """Grouped bars: a group for each of ``names``, in it a bar for each series; ``errors``: half-lengths of whiskers."""
-    figure, axis = plt.subplots(figsize=(np.clip(0.3 * len(names) * (len(series) + 1), 6, 11), 3.4), layout="constrained")
+    """Grouped bars: a group for each name, a bar in it for each series; ``errors`` are half-lengths of whiskers."""
+    inches = np.clip(0.3 * len(names) * (len(series) + 1), 6, 11)
+    figure, axis = plt.subplots(figsize=(inches, 3.4), layout="constrained")
     places, width = np.arange(len(names)), 0.8 / len(series)
     for i, (name, values) in enumerate(series.items()):
         axis.bar(
