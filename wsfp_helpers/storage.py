@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 
 class InputError(ValueError):
@@ -34,7 +34,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is None or str(error.filename).startswith(str(path.parent)):
             why = error.strerror or str(error)
-            raise InputError(f"could not write {path} ({why}): nothing was changed; free space or choose another folder") from error
+            raise InputError(
+                f"could not write {path} ({why}): nothing was changed; free space or choose another folder"
+            ) from error
         raise
     finally:
         if temporary is not None:
@@ -73,9 +75,12 @@ def existing(path: str | Path, what: str = "file") -> Path:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture as ``(H, W, 3)`` uint8 RGB with its EXIF orientation applied."""
+    """Read a picture as ``(H, W, 3)`` uint8 RGB with its EXIF orientation applied; 16-bit grey is scaled to 8 bits."""
     with _open(path) as picture:
-        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I"):
+            upright = Image.fromarray((np.array(upright) >> 8).clip(0, 255).astype(np.uint8))
+        return np.array(upright.convert("RGB"))
 
 
 def read_label_map(path: str | Path, classes: int) -> np.ndarray:
@@ -103,8 +108,11 @@ def check_label_values(label_map: np.ndarray, classes: int, path: str | Path) ->
 
 def write_index_png(path: str | Path, label_map: np.ndarray, palette: np.ndarray) -> None:
     """Write ``(H, W)`` uint8 class ids as an index PNG with ``palette`` ``(C, 3)`` uint8, atomically."""
+    # With fewer colours Pillow would pack the ids into 4 bits and turn 255 into 15.
+    colours = np.full((256, 3), 215, np.uint8)
+    colours[: len(palette)] = palette
     picture = Image.fromarray(np.ascontiguousarray(label_map, np.uint8), mode="P")
-    picture.putpalette(np.ascontiguousarray(palette, np.uint8).tobytes())
+    picture.putpalette(colours.tobytes())
     with atomic_path(path) as part:
         picture.save(part, format="PNG", optimize=False)
 
@@ -113,8 +121,9 @@ def write_index_png(path: str | Path, label_map: np.ndarray, palette: np.ndarray
 def _open(path: str | Path) -> Iterator[Image.Image]:
     existing(path, "image")
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            yield picture
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        picture = Image.open(path)
+        picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+    with picture:
+        yield picture
