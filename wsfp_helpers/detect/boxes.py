@@ -1,0 +1,181 @@
+"""The boxes file: detection is done once, kept as JSON lines, resumed after a kill, and split over processes.
+
+One line is one picture; coordinates are pixels of the picture as it was given to the detector::
+
+    {"id": "00012", "size": [H, W], "detector": NAME, "boxes": {"eye": [[x1, y1, x2, y2, score], ...], "ear": [], ...}}
+
+Every phrase that was asked has a key, so an empty list means that nothing was found.  A line counts from its line
+feed on: half a line at the end is what a kill leaves, and :func:`detect_dataset` drops it and goes on.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from wsfp_helpers.data.base import WeakFaces
+from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, Detector
+from wsfp_helpers.storage import InputError, atomic_path, existing
+
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+@dataclass(frozen=True)
+class BoxRecord:
+    """The candidates of one picture: its ``id``, its ``size`` (H, W), the detector's name, candidates by phrase."""
+
+    id: str
+    size: tuple[int, int]
+    detector: str
+    candidates: Candidates
+
+    def line(self) -> str:
+        """The record as one line of a boxes file: hundredths of a pixel, ten-thousandths of a score."""
+        rounded = {
+            phrase: [[*(round(v, 2) for v in d.box), round(d.score, 4)] for d in found]
+            for phrase, found in self.candidates.items()
+        }
+        boxes = {phrase: [b for b in rows if b[0] < b[2] and b[1] < b[3]] for phrase, rows in rounded.items()}
+        content = {"id": self.id, "size": list(self.size), "detector": self.detector, "boxes": boxes}
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+Boxes = dict[str, BoxRecord]
+"""Records by the id of their picture."""
+
+
+def read_boxes(path: str | Path) -> Boxes:
+    """All records of a boxes file.
+
+    Raises :class:`InputError` with the number of the line for half a line, a duplicate id, a box outside its picture
+    or anything else that is not the format.
+    """
+    records, kept = _read(path)
+    if kept < Path(path).stat().st_size:
+        raise InputError(
+            f"the last line of {path} is cut: the detection was killed; run it again with the same file, it goes on "
+            f"after {len(records)} images"
+        )
+    return records
+
+
+def _read(path: str | Path) -> tuple[Boxes, int]:
+    """Records of the whole lines, and their length in bytes."""
+    content = existing(path, "boxes file").read_bytes()
+    kept = content.rfind(b"\n") + 1
+    records: Boxes = {}
+    for number, line in enumerate(content[:kept].splitlines(), 1):
+        where = f"{path}, line {number}"
+        record = _parse(line, where)
+        if record.id in records:
+            raise InputError(f"{where}: the id {record.id!r} is there twice; remove one of the two lines")
+        records[record.id] = record
+    return records, kept
+
+
+def _parse(line: bytes, where: str) -> BoxRecord:
+    try:
+        content = json.loads(line)
+        key, (height, width), name, found = (content[k] for k in ("id", "size", "detector", "boxes"))
+        candidates = {
+            phrase: [Detection((x1, y1, x2, y2), score, phrase) for x1, y1, x2, y2, score in boxes]
+            for phrase, boxes in found.items()
+        }
+        for phrase, detections in candidates.items():
+            for x1, y1, x2, y2 in (d.box for d in detections):
+                if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+                    raise InputError(
+                        f"{where}: the {phrase} box [{x1}, {y1}, {x2}, {y2}] of {key} is not inside its picture of "
+                        f"{width} x {height} pixels; expected x1, y1, x2, y2 in pixels"
+                    )
+            detections.sort(key=lambda d: -d.score)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f'{where} is not a line of a boxes file ({error}): expected {{"id", "size": [H, W], "detector", "boxes": '
+            f'{{"eye": [[x1, y1, x2, y2, score], ...], ...}}}}; remove the line'
+        ) from error
+    return BoxRecord(str(key), (int(height), int(width)), name, candidates)
+
+
+def detect_dataset(
+    faces: WeakFaces,
+    detector: Detector,
+    out: str | Path,
+    phrases: Sequence[str] = PHRASES,
+    shard: tuple[int, int] = (0, 1),
+    batch: int = 8,
+) -> Path:
+    """Write the candidates of every picture to a boxes file and return its path; pictures already there are skipped.
+
+    ``shard=(i, n)`` is the i-th of n processes: it takes every n-th picture and writes :func:`shard_path`;
+    :func:`merge_boxes` joins them.  Raises :class:`InputError` when the file is of other pictures or another detector.
+    """
+    number, count = shard
+    if not 0 <= number < count:
+        raise InputError(f"shard {number} of {count}: expected a number from 0 to {count - 1}")
+    path = Path(out) if count == 1 else shard_path(out, number, count)
+    mine = range(number, len(faces), count)
+    done = _resume(path, [faces.ids[i] for i in mine], detector.name, phrases)
+    todo = [i for i in mine if faces.ids[i] not in done]
+    with path.open("a", encoding="utf-8") as file, tqdm(total=len(mine), initial=len(done), desc=path.name) as bar:
+        for start in range(0, len(todo), batch):
+            chosen = todo[start : start + batch]
+            images = [faces.image(i) for i in chosen]
+            for i, image, found in zip(chosen, images, detector.detect_batch(images, phrases), strict=True):
+                file.write(BoxRecord(faces.ids[i], image.shape[:2], detector.name, found).line())
+            file.flush()
+            bar.update(len(chosen))
+    return path
+
+
+def _resume(path: Path, ids: Sequence[str], detector: str, phrases: Sequence[str]) -> Boxes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return {}
+    records, kept = _read(path)
+    wanted = set(ids)
+    for record in records.values():
+        if record.id not in wanted or record.detector != detector or set(record.candidates) != set(phrases):
+            raise InputError(
+                f"{path} holds boxes of other pictures or another detector (image {record.id!r}, detector "
+                f"{record.detector!r}): choose another file, or remove it to start again"
+            )
+    os.truncate(path, kept)
+    return records
+
+
+def shard_path(out: str | Path, number: int, count: int) -> Path:
+    """File of one process: ``boxes.jsonl`` becomes ``boxes.0-of-4.jsonl``."""
+    out = Path(out)
+    return out.with_name(f"{out.stem}.{number}-of-{count}{out.suffix}")
+
+
+def merge_boxes(out: str | Path, count: int, faces: WeakFaces) -> Path:
+    """Join the files of ``count`` processes to ``out`` in the order of ``faces``; all pictures must be there."""
+    records: Boxes = {}
+    for number in range(count):
+        records |= read_boxes(shard_path(out, number, count))
+    check_complete(records, faces, out)
+    with atomic_path(out) as part:
+        part.write_text("".join(records[key].line() for key in faces.ids), encoding="utf-8")
+    return Path(out)
+
+
+def check_complete(boxes: Boxes, faces: WeakFaces, where: object = "the boxes") -> None:
+    """Raise :class:`InputError` when a picture of ``faces`` has no record."""
+    missing = [key for key in faces.ids if key not in boxes]
+    if missing:
+        raise InputError(
+            f"{where} lack {len(missing)} of the {len(faces)} images of {faces.name}, the first is {missing[0]!r}: "
+            f"run the detection for them (it skips those that are there)"
+        )
+
+
+def shipped_boxes(split: str) -> Boxes:
+    """The embedded detector's boxes of SynthFaces ``celeb/train`` or ``celeb/val``, as the course ships them."""
+    return read_boxes(ASSETS / f"boxes_synthfaces_{split.removeprefix('celeb/')}.jsonl")

@@ -1,0 +1,139 @@
+"""The embedded detector: a small single-stage head on the frozen trunk (model card: ``assets/detector.md``).
+
+Like Grounding DINO it finds *unsided* components, returns several candidates and knows no left or right.  On every
+cell of a 40 x 40 grid it gives one score and one box (distances to the four sides) a phrase, as FCOS does
+(Tian et al. 2019); the score is trained towards the overlap of its box (quality focal loss, Li et al. 2020).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, check_phrase, clip_box
+from wsfp_helpers.storage import InputError, existing
+from wsfp_helpers.trunk import Trunk, as_grid, load_trunk
+
+WEIGHTS = Path(__file__).parents[1] / "assets" / "detector.safetensors"
+MADE_BY = "scripts/train_detector.py"
+
+
+class DetectorHead(nn.Module):
+    """Trunk tokens to scores and boxes: ``(B, 384, h, w)`` -> logits ``(B, C, 2h, 2w)``, boxes ``(B, C, 2h, 2w, 4)``.
+
+    Boxes are xyxy in [0, 1] of the (square) picture and may reach beyond it.
+    """
+
+    def __init__(self, width: int = 384, hidden: int = 128, phrases: int = len(PHRASES)) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(width, hidden, 3, padding=1), nn.GroupNorm(8, hidden), nn.GELU())
+        self.body = nn.Sequential(
+            nn.ConvTranspose2d(hidden, hidden, 2, stride=2),
+            nn.GELU(),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.GroupNorm(8, hidden),
+            nn.GELU(),
+        )
+        self.score = nn.Conv2d(hidden, phrases, 1)
+        self.sides = nn.Conv2d(hidden, 4 * phrases, 1)
+        nn.init.constant_(self.score.bias, -4.0)  # a rare positive: without it the first steps only push scores down
+        nn.init.normal_(self.sides.weight, std=0.01)
+        nn.init.constant_(self.sides.bias, 0.7)
+
+    def forward(self, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and boxes of a token grid ``(B, 384, h, w)``."""
+        hidden = self.body(self.stem(grid))
+        logits = self.score(hidden)
+        side = logits.shape[-1]
+        left, top, right, bottom = (self.sides(hidden).unflatten(1, (4, -1)).clamp(max=4).exp() / side).unbind(1)
+        centre = cell_centres(side, grid)
+        x, y = centre[None, :], centre[:, None]
+        return logits, torch.stack([x - left, y - top, x + right, y + bottom], -1)
+
+
+def cell_centres(side: int, like: Tensor) -> Tensor:
+    """Centres ``(side,)`` of the cells along one axis, in [0, 1]."""
+    return (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side
+
+
+class EmbeddedDetector:
+    """Detector of the five unsided components; ``head`` defaults to the shipped one, ``trunk`` to the embedded one."""
+
+    name = "embedded"
+    phrases = PHRASES
+
+    def __init__(
+        self,
+        head: DetectorHead | None = None,
+        trunk: Trunk | None = None,
+        threshold: float = 0.05,
+        overlap: float = 0.5,
+        most: int = 10,
+    ) -> None:
+        self.head, self.trunk = (head or load_head()).eval(), trunk or load_trunk()
+        self.threshold, self.overlap, self.most = threshold, overlap, most
+
+    def __call__(self, image: np.ndarray, phrase: str) -> list[Detection]:
+        """Candidates for ``phrase`` in ``(H, W, 3)`` uint8, by falling score."""
+        return self.detect_batch([image], [phrase])[0][phrase]
+
+    def detect_batch(self, images: Sequence[np.ndarray], phrases: Sequence[str] = PHRASES) -> list[Candidates]:
+        """Candidates of pictures of any sizes; each is padded to a square and goes through the trunk once."""
+        device = next(self.trunk.parameters()).device
+        squares = [self.trunk.prepare(_square(image).to(device)) for image in images]
+        sizes = [image.shape[:2] for image in images]
+        return self.from_tokens(self.trunk(torch.cat(squares)), sizes, phrases)
+
+    @torch.no_grad()
+    def from_tokens(
+        self, tokens: Tensor, sizes: Sequence[tuple[int, int]], phrases: Sequence[str] = PHRASES
+    ) -> list[Candidates]:
+        """Candidates from (cached) trunk tokens ``(B, N, 384)`` of pictures with ``sizes`` (H, W)."""
+        for phrase in phrases:
+            check_phrase(self, phrase)
+        logits, boxes = self.head(as_grid(tokens.float()))
+        scores = logits.sigmoid().flatten(2).cpu()
+        return [
+            self._candidates(s, b, size, phrases)
+            for s, b, size in zip(scores, boxes.flatten(2, 3).cpu(), sizes, strict=True)
+        ]
+
+    def _candidates(self, scores: Tensor, boxes: Tensor, size: tuple[int, int], phrases: Sequence[str]) -> Candidates:
+        height, width = size
+        side, found = max(size), {phrase: [] for phrase in phrases}
+        offset = torch.tensor([(side - width) // 2, (side - height) // 2] * 2)
+        kind, cell = torch.nonzero(scores > self.threshold, as_tuple=True)
+        score, box = scores[kind, cell], boxes[kind, cell] * side - offset
+        for i in batched_nms(box, score, kind, self.overlap):
+            phrase, inside = PHRASES[kind[i]], clip_box(box[i].tolist(), height, width)
+            if phrase in found and inside is not None and len(found[phrase]) < self.most:
+                found[phrase].append(Detection(inside, float(score[i]), phrase))
+        return found
+
+
+def _square(image: np.ndarray) -> Tensor:
+    height, width = image.shape[:2]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.zeros((side, side, 3), np.uint8)
+    square[top : top + height, left : left + width] = image
+    return torch.from_numpy(square).permute(2, 0, 1)[None].float() / 255
+
+
+def load_head(path: str | Path = WEIGHTS) -> DetectorHead:
+    """The shipped head; raises :class:`InputError` when its file is missing, truncated or of another head."""
+    try:
+        weights = load_file(existing(path, f"detector weights (made by {MADE_BY}; the course ships them)"))
+    except SafetensorError as error:
+        raise InputError(f"{path} cannot be read as safetensors ({error}): it is truncated; restore it") from error
+    head = DetectorHead()
+    try:
+        head.load_state_dict({key: value.float() for key, value in weights.items()})
+    except RuntimeError as error:
+        raise InputError(f"{path} is not the embedded detector's head: restore it or run {MADE_BY}") from error
+    return head
