@@ -1,0 +1,116 @@
+"""Results files: their shape, their pages, and that every page in the docs agrees with its file."""
+
+import json
+import re
+import statistics
+
+import numpy as np
+import pytest
+
+from wsfp_helpers import results
+from wsfp_helpers.evaluate import Scores
+from wsfp_helpers.labels import CELEBAMASK, LAPA
+from wsfp_helpers.results import check_pages, read_results, row, scores_row, write_results
+from wsfp_helpers.storage import InputError
+
+
+def three_seeds(scheme=CELEBAMASK):
+    rng = np.random.default_rng(0)
+    return [Scores(rng.integers(1, 50, (len(scheme), len(scheme))), scheme) for _ in range(3)]
+
+
+def cells(page, name):
+    line = next(line for line in page.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_docs_agree_with_their_results_files():
+    assert check_pages() == []
+
+
+def test_a_results_file_has_exactly_the_agreed_keys(tmp_path):
+    path = write_results("table", "wsfp ablate table4", [scores_row("base", three_seeds())], tmp_path)
+    content = json.loads(path.read_text(), parse_constant=lambda text: pytest.fail(text))
+    assert list(content) == ["command", "revision", "machine", "date", "rows"]
+    assert list(content["rows"][0]) == ["name", "metric", "unit", "seeds", "per_class"]
+    assert content["command"] == "wsfp ablate table4"
+    assert "torch" in content["machine"] and "cores" in content["machine"] and "GB" in content["machine"]
+    assert re.match(r"\d{4}-\d\d-\d\dT", content["date"])
+    assert re.match(r"[0-9a-f]{12}|unknown", content["revision"])
+
+
+def test_a_row_of_scores_has_one_value_a_seed():
+    scores = three_seeds()
+    made = scores_row("base", scores)
+    assert made["metric"] == "mean_f1" and made["seeds"] == [each.mean_f1 for each in scores]
+    assert list(made["per_class"]) == list(CELEBAMASK.components)
+    assert made["per_class"]["nose"] == [each.f1[2] for each in scores]
+
+
+def test_the_page_shows_mean_and_spread(tmp_path):
+    scores = three_seeds(LAPA)
+    rows = [scores_row("full", scores), row("step", "speedup", "times", [3.456]), row("x", "max_abs_diff", "", [2e-7])]
+    write_results("some_table", "wsfp x", rows, tmp_path)
+    page = (tmp_path / "some_table.md").read_text()
+    means = [each.mean_f1 for each in scores]
+    assert cells(page, "full") == [
+        "full", "mean_f1", f"{statistics.mean(means):.2f} ± {statistics.stdev(means):.2f}", "percent", "3"
+    ]  # fmt: skip
+    assert cells(page, "step")[2] == "3.46" and cells(page, "x")[2] == "2.0e-07"
+    hair = [each.f1[-1] for each in scores]
+    assert cells(page, "hair")[1] == f"{statistics.mean(hair):.2f} ± {statistics.stdev(hair):.2f}"
+    assert "wsfp x" in page and "absent" in page
+
+
+def test_absent_classes_are_none_in_the_file_and_a_dash_on_the_page(tmp_path):
+    matrix = np.zeros((19, 19), np.int64)
+    matrix[1, 1] = matrix[2, 1] = 5
+    write_results("t", "wsfp x", [scores_row("r", [Scores(matrix)])], tmp_path)
+    assert read_results("t", tmp_path)["rows"][0]["per_class"]["hat"] == [None]
+    page = (tmp_path / "t.md").read_text()
+    assert cells(page, "hat")[1] == "–" and cells(page, "nose")[1] == "0.00"
+
+
+def test_rows_without_some_classes_leave_their_cells_empty(tmp_path):
+    rows = [row("a", "mean_f1", "percent", [1], {"skin": [1]}), row("b", "mean_f1", "percent", [2], {"nose": [2]})]
+    write_results("t", "wsfp x", rows, tmp_path)
+    page = (tmp_path / "t.md").read_text()
+    assert cells(page, "skin")[1:] == ["1.00", ""] and cells(page, "nose")[1:] == ["", "2.00"]
+
+
+def test_a_page_that_was_edited_or_lost_is_reported_and_can_be_written_again(tmp_path):
+    for name in ("a", "b", "c"):
+        write_results(name, "wsfp x", [row("r", "mean_f1", "percent", [1.0])], tmp_path)
+    assert check_pages(tmp_path) == []
+    (tmp_path / "a.md").write_text((tmp_path / "a.md").read_text().replace("1.00", "9.00"))
+    (tmp_path / "b.md").unlink()
+    (tmp_path / "c.json").unlink()
+    (tmp_path / "README.md").write_text("about")
+    problems = check_pages(tmp_path)
+    assert len(problems) == 3
+    assert "a.md differs" in problems[0] and "b.json has no page" in problems[1] and "c.md has no" in problems[2]
+    (tmp_path / "c.md").unlink()
+    results.write_pages(tmp_path)
+    assert check_pages(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row("r", "mean_f1", "percent", [])],
+        [row("r", "mean_f1", "percent", [1, 2], {"skin": [1]})],
+        [{"name": "r", "value": 3}],
+    ],
+)
+def test_rows_of_another_shape_are_refused_and_nothing_is_written(tmp_path, rows):
+    with pytest.raises(InputError):
+        write_results("t", "wsfp x", rows, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_results_file_is_named(tmp_path):
+    (tmp_path / "t.json").write_text('{"rows": []}')
+    with pytest.raises(InputError, match=r"t\.json is not a results file"):
+        read_results("t", tmp_path)
+    with pytest.raises(InputError, match=r"no results file at .*u\.json"):
+        read_results("u", tmp_path)

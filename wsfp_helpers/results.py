@@ -1,0 +1,160 @@
+"""Results files: every number in the docs comes from a JSON file that a command wrote, and its page is made from it.
+
+``docs/results/NAME.json`` is ``{"command", "revision", "machine", "date", "rows": [...]}``; a row is ``{"name",
+"metric", "unit", "seeds": [values], "per_class": {class: [values]}}`` with one value a seed, where ``None`` stands for
+an absent class.  ``NAME.md`` is rendered from it and never written by hand.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+import torch
+
+from wsfp_helpers.evaluate import POLICY, Scores
+from wsfp_helpers.runs import machine, revision
+from wsfp_helpers.storage import InputError, atomic_path, existing, read_json, write_json
+
+_ROOT = Path(__file__).parents[1]
+FOLDER = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path()) / "docs" / "results"
+"""Where results go: the clone's ``docs/results``, or the one below the working directory without a clone."""
+
+KEYS = ("command", "revision", "machine", "date", "rows")
+ROW_KEYS = ("name", "metric", "unit", "seeds", "per_class")
+
+
+def row(
+    name: str, metric: str, unit: str, seeds: Sequence[float], per_class: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, object]:
+    """One row: ``seeds`` has one value a seed, and so has each class of ``per_class``.  NaN becomes ``None``."""
+    per_class = {key: [_plain(value) for value in values] for key, values in (per_class or {}).items()}
+    return {
+        "name": name, "metric": metric, "unit": unit, "seeds": [_plain(value) for value in seeds],
+        "per_class": per_class,
+    }  # fmt: skip
+
+
+def scores_row(name: str, scores: Sequence[Scores]) -> dict[str, object]:
+    """The row of mean F1 (metric ``mean_f1``, percent) and F1 by class of one :class:`Scores` a seed."""
+    per_class = {key: [each.per_class[key] for each in scores] for key in scores[0].per_class}
+    return row(name, "mean_f1", "percent", [each.mean_f1 for each in scores], per_class)
+
+
+def write_results(name: str, command: str, rows: Sequence[Mapping], folder: str | Path = FOLDER) -> Path:
+    """Write ``NAME.json`` with revision, machine and date, then the page ``NAME.md``; returns the JSON file's path.
+
+    ``command`` is what a reader types to get the numbers again.  Raises :class:`InputError` for rows of another shape.
+    """
+    path = Path(folder) / f"{name}.json"
+    write_result_file(path, command, rows)
+    with atomic_path(path.with_suffix(".md")) as part:
+        part.write_text(render(name, read_results(name, folder)), encoding="utf-8")
+    return path
+
+
+def write_result_file(path: str | Path, command: str, rows: Sequence[Mapping]) -> None:
+    """Write only the JSON, to a path of the caller's choice (``wsfp bench --json FILE``)."""
+    content = {
+        "command": command,
+        "revision": revision(),
+        "machine": f"{machine()}, {psutil.virtual_memory().total / 2**30:.0f} GB memory, torch {torch.__version__}",
+        "date": datetime.now().astimezone().isoformat("T", "seconds"),
+        "rows": [dict(each) for each in rows],
+    }
+    _check(content, path)
+    write_json(path, content)
+
+
+def read_results(name: str, folder: str | Path = FOLDER) -> dict:
+    """Content of ``NAME.json``; raises :class:`InputError` naming the file when it is missing or of another shape."""
+    path = existing(Path(folder) / f"{name}.json", "results file")
+    content = read_json(path)
+    _check(content, path)
+    return content
+
+
+def render(name: str, content: Mapping) -> str:
+    """The Markdown page of a results file: what was run, one table of all rows, one of the classes."""
+    rows = content["rows"]
+    lines = [
+        f"# {name.replace('_', ' ')}",
+        "",
+        f"Made from `{name}.json`; do not edit.",
+        "",
+        f"- Command: `{content['command']}`",
+        f"- Revision: {content['revision']}",
+        f"- Machine: {content['machine']}",
+        f"- Date: {content['date']}",
+        "",
+        "| name | metric | value | unit | seeds |",
+        "| --- | --- | ---: | --- | ---: |",
+    ]
+    lines += [
+        f"| {r['name']} | {r['metric']} | {summary(r['seeds'])} | {r['unit']} | {len(r['seeds'])} |" for r in rows
+    ]
+    lines += ["", "With several seeds: mean ± standard deviation over the seeds."]
+    if any(r["metric"] == "mean_f1" for r in rows):
+        lines += ["", f"F1: {POLICY}."]
+    detailed = [r for r in rows if r["per_class"]]
+    if detailed:
+        classes = dict.fromkeys(key for r in detailed for key in r["per_class"])
+        lines += ["", "## By class", "", "| class | " + " | ".join(r["name"] for r in detailed) + " |"]
+        lines += ["| --- |" + " ---: |" * len(detailed)]
+        for key in classes:
+            cells = (summary(r["per_class"][key]) if key in r["per_class"] else "" for r in detailed)
+            lines.append(f"| {key} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def summary(values: Sequence[float | None]) -> str:
+    """Mean ± sample standard deviation as text; one value alone has no spread; absent values are left out."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = sum(known) / len(known)
+    if len(known) == 1:
+        return _number(mean)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in known) / (len(known) - 1))
+    return f"{_number(mean)} ± {_number(spread)}"
+
+
+def check_pages(folder: str | Path = FOLDER) -> list[str]:
+    """One sentence for every results file whose page is missing or differs, and for every page without a file."""
+    folder, problems = Path(folder), []
+    for path in sorted(folder.glob("*.json")):
+        page = path.with_suffix(".md")
+        if not page.exists():
+            problems.append(f"{path} has no page: write it with write_pages()")
+        elif page.read_text(encoding="utf-8") != render(path.stem, read_results(path.stem, folder)):
+            problems.append(f"{page} differs from its results file: write it again with write_pages()")
+    lone = (page for page in sorted(folder.glob("*.md")) if page.name != "README.md")
+    problems += [f"{page} has no results file" for page in lone if not page.with_suffix(".json").exists()]
+    return problems
+
+
+def write_pages(folder: str | Path = FOLDER) -> None:
+    """Render every page again."""
+    for path in sorted(Path(folder).glob("*.json")):
+        with atomic_path(path.with_suffix(".md")) as part:
+            part.write_text(render(path.stem, read_results(path.stem, folder)), encoding="utf-8")
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value == 0 or 0.01 <= abs(value) < 1e6 else f"{value:.1e}"
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _check(content: object, path: str | Path) -> None:
+    if not isinstance(content, Mapping) or tuple(content) != KEYS:
+        raise InputError(f"{path} is not a results file: expected an object with {', '.join(KEYS)}")
+    for each in content["rows"]:
+        if tuple(each) != ROW_KEYS:
+            raise InputError(f"{path} has a row with {', '.join(each)}: expected {', '.join(ROW_KEYS)}")
+        lengths = {len(each["seeds"])} | {len(values) for values in each["per_class"].values()}
+        if lengths == {0} or len(lengths) != 1:
+            raise InputError(f"{path}: row {each['name']!r} needs one value a seed, also for every class")
