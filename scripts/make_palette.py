@@ -2,7 +2,7 @@
 
 Starts from colours that one would wish for a face and moves them no further than the distances need.
 
-usage: python scripts/make_palette.py [--steps 20000] [--seed 0]      prints the palette for wsfp_helpers/colour.py
+usage: python scripts/make_palette.py [--steps 40000] [--seed 1]      prints the palette for wsfp_helpers/colour.py
 """
 
 import argparse
@@ -57,6 +57,6 @@ def main(steps: int, seed: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--seed", type=int, default=1)
     main(**vars(parser.parse_args()))
