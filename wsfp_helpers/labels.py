@@ -1,4 +1,4 @@
-"""Classes, sides and colours: the one place that knows which eye is left.
+"""Classes, sides and prompts: the one place that knows which eye is left.
 
 CelebAMask-HQ (and SynthFaces-19) name sides from the *subject*: ``l_eye`` is the eye on the right half of a frontal
 picture.  LaPa and Helen name them from the *viewer*.  ``l_lip`` is the *lower* lip everywhere, so a flip never

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 
 class InputError(ValueError):
@@ -76,16 +76,26 @@ def existing(path: str | Path, what: str = "file") -> Path:
 
 def read_image(path: str | Path) -> np.ndarray:
     """Read a picture as ``(H, W, 3)`` uint8 RGB with its EXIF orientation applied; 16-bit grey is scaled to 8 bits."""
-    with _open(path) as picture:
+    with open_picture(path) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith("I"):
             upright = Image.fromarray((np.array(upright) >> 8).clip(0, 255).astype(np.uint8))
         return np.array(upright.convert("RGB"))
 
 
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of a picture as :func:`read_image` gives it, from its header only."""
+    try:
+        with Image.open(existing(path, "image")) as picture:
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return picture.size if turned else picture.size[::-1]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+
+
 def read_label_map(path: str | Path, classes: int) -> np.ndarray:
     """Read an index PNG as ``(H, W)`` uint8; every value must be below ``classes`` or 255 (= ignored)."""
-    with _open(path) as picture:
+    with open_picture(path) as picture:
         if picture.mode not in ("P", "L"):
             raise InputError(
                 f"{path} is a label map of mode {picture.mode}: expected 8-bit indexed or grey (mode P or L), "
@@ -118,7 +128,8 @@ def write_index_png(path: str | Path, label_map: np.ndarray, palette: np.ndarray
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[Image.Image]:
+def open_picture(path: str | Path) -> Iterator[Image.Image]:
+    """Open and decode an image; raises :class:`InputError` naming the file when it is missing or damaged."""
     existing(path, "image")
     try:
         picture = Image.open(path)

@@ -1,6 +1,8 @@
 """One interface for every data set: pictures, image-level labels and, where they exist, label maps."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Self
 
 import numpy as np
@@ -32,7 +34,7 @@ class WeakFaces:
         if not self.ids:
             raise InputError(f"{name} has no images: check the folder and the split")
         if len(set(self.ids)) != len(self.ids):
-            twice = next(i for i in self.ids if self.ids.count(i) > 1)
+            twice = Counter(self.ids).most_common(1)[0][0]
             raise InputError(f"{name} lists the id {twice!r} twice: remove the duplicate")
         if self.labels.shape != (len(self.ids), len(scheme) - 1):
             raise InputError(
@@ -97,10 +99,20 @@ class Faces(WeakFaces):
         return WeakFaces(self.name, self.ids, self._read, self.labels, self.scheme, self.licence)
 
 
-def labels_from_maps(maps: Sequence[np.ndarray], scheme: Scheme, minimum: int = 1) -> np.ndarray:
-    """Image-level labels ``(n, K)`` uint8 from label maps: a class is present from ``minimum`` pixels on."""
-    table = np.zeros((len(maps), len(scheme) - 1), np.uint8)
-    for row, label_map in zip(table, maps, strict=True):
-        counts = np.bincount(label_map.ravel(), minlength=256)
-        row[:] = counts[1 : len(scheme)] >= minimum
-    return table
+def present_classes(label_map: np.ndarray, scheme: Scheme = CELEBAMASK, minimum: int = 1) -> np.ndarray:
+    """Image-level labels ``(K,)`` uint8 of a label map: a class is present from ``minimum`` pixels on."""
+    counts = np.bincount(label_map.ravel(), minlength=256)
+    return (counts[1 : len(scheme)] >= minimum).astype(np.uint8)
+
+
+def uniform_subset(n: int, count: int) -> np.ndarray:
+    """``(count,)`` indices spread evenly over ``n`` sorted images: ``floor(i * n / count)`` (design notes 6.1)."""
+    if not 0 < count <= n:
+        raise InputError(f"a subset of {count} images was asked for: expected 1 to {n}, the size of the split")
+    return np.arange(count) * n // count
+
+
+@cache
+def announce(licence: str) -> None:
+    """Print the licence line of a research-only data set, once a session."""
+    print(licence)

@@ -1,9 +1,16 @@
 """Where downloads and computed tables live: never inside the user's data folder."""
 
+import hashlib
 import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pooch
+from tqdm.auto import tqdm
+
+from wsfp_helpers.storage import atomic_path
 
 
 def cache_dir() -> Path:
@@ -15,3 +22,25 @@ def data_dirs() -> list[Path]:
     """Folders searched for data sets, in order: ``$WSFP_DATA`` when it is set, then :func:`cache_dir`."""
     named = os.environ.get("WSFP_DATA")
     return [*([Path(named)] if named else []), cache_dir()]
+
+
+def label_table(name: str, ids: Sequence[str], row: Callable[[str], np.ndarray], sources: Iterable[Path]) -> np.ndarray:
+    """Image-level labels ``(n, K)`` uint8, row i being ``row(ids[i])``: computed once and kept in the cache.
+
+    The table is computed anew when ``ids`` or the path, size or time of one of the ``sources`` (the files, or the
+    folders when there are too many files) change.  It is written at the end, at once, so an interrupted run leaves
+    nothing behind.  Whatever ``row`` raises is passed on.
+    """
+    key = hashlib.sha256("\n".join(ids).encode())
+    for source in sources:
+        status = source.stat()
+        key.update(f"{source.resolve()}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+    path = cache_dir() / "labels" / f"{name}-{key.hexdigest()[:20]}.npy"
+    if path.is_file():
+        return np.load(path, allow_pickle=False)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = pool.map(row, ids)
+        table = np.array(list(tqdm(rows, f"{name}: image-level labels", len(ids), leave=False)), np.uint8)
+    with atomic_path(path) as part, part.open("wb") as file:
+        np.save(file, table, allow_pickle=False)
+    return table

@@ -14,7 +14,7 @@ say nothing, or something is in front of the part, the map is 255 (ignored) and 
 
 import csv
 from collections.abc import Collection
-from functools import lru_cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +71,10 @@ def frl_london(root: str | Path | None = None) -> Faces:
     return Faces(
         "FRL London",
         ids,
-        lambda key: read_image(stills / f"{key}.jpg"),
+        partial(_photograph, stills),
         np.array([[name in set(SCORED) - hidden.get(key, set()) for name in COMPONENTS] for key in ids]),
         licence=LICENCE,
-        read_map=lambda key: draw_label_map(read_points(stills / f"{key}.tem"), hidden.get(key, ())),
+        read_map=partial(_label_map, stills),
         attributes={
             "age": ages,
             "age_band": [age_band(age) for age in ages],
@@ -82,6 +82,14 @@ def frl_london(root: str | Path | None = None) -> Faces:
             "ethnicity": [row["face_eth"] for row in facts],
         },
     )
+
+
+def _photograph(stills: Path, key: str) -> np.ndarray:
+    return read_image(stills / f"{key}.jpg")
+
+
+def _label_map(stills: Path, key: str) -> np.ndarray:
+    return draw_label_map(read_points(stills / f"{key}.tem"), hidden_parts().get(key, ()))
 
 
 def age_band(age: float) -> str:
@@ -114,13 +122,13 @@ def fetch_frl_london() -> Path:
     return folder
 
 
-@lru_cache
+@cache
 def registry() -> dict[str, str]:
     """SHA-256 of every file of the data set, by its path below the folder (and below :data:`URL`)."""
     return dict(line.split() for line in REGISTRY.read_text(encoding="utf-8").splitlines())
 
 
-@lru_cache
+@cache
 def hidden_parts() -> dict[str, set[str]]:
     """Parts under hair by picture: class names, and ``"forehead"`` for the skin above the brows."""
     with HIDDEN.open(encoding="utf-8") as file:

@@ -3,16 +3,16 @@
 import csv
 import io
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from PIL import Image
 
 from wsfp_helpers.data.base import Faces
 from wsfp_helpers.labels import COMPONENTS
-from wsfp_helpers.storage import InputError
+from wsfp_helpers.storage import InputError, existing
 
 PACK = Path(__file__).parents[1] / "assets" / "synthfaces19.zip"
 SPLITS = ("celeb/pretrain", "celeb/train", "celeb/val", "celeb/test", "lapa/test", "helen/test")
@@ -28,29 +28,38 @@ def synthfaces(split: str = "celeb/train", pack: str | Path = PACK) -> Faces:
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r} of SynthFaces-19: expected one of {', '.join(SPLITS)}")
     rows = [row for row in _metadata(str(pack)) if f"{row['domain']}/{row['split']}" == split]
-    folder = {row["id"]: row for row in rows}
     return Faces(
         f"SynthFaces-19 {split}",
-        list(folder),
-        lambda key: np.array(_picture(pack, folder[key]["image"]).convert("RGB")),
+        [row["id"] for row in rows],
+        partial(_image, str(pack), {row["id"]: row["image"] for row in rows}),
         np.array([[int(row[f"has_{name}"]) for name in COMPONENTS] for row in rows], np.uint8),
         licence=LICENCE,
-        read_map=lambda key: np.array(_picture(pack, folder[key]["mask"]).getchannel(0)),
+        read_map=partial(_label_map, str(pack), {row["id"]: row["mask"] for row in rows}),
         attributes={key: [row[key] for row in rows] for key in rows[0]},
     )
 
 
 @cache
 def _metadata(pack: str) -> list[dict[str, str]]:
-    with ZipFile(pack) as archive:
-        return list(csv.DictReader(io.StringIO(archive.read("metadata.csv").decode())))
+    return list(csv.DictReader(io.StringIO(_archive(pack, os.getpid()).read("metadata.csv").decode())))
 
 
-def _picture(pack: str | Path, member: str) -> Image.Image:
-    with _archive(str(pack), os.getpid()).open(member) as file:
-        return Image.open(io.BytesIO(file.read()))
+def _image(pack: str, members: dict[str, str], key: str) -> np.ndarray:
+    return np.array(_picture(pack, members[key]).convert("RGB"))
+
+
+def _label_map(pack: str, members: dict[str, str], key: str) -> np.ndarray:
+    return np.array(_picture(pack, members[key]).getchannel(0))
+
+
+def _picture(pack: str, member: str) -> Image.Image:
+    return Image.open(io.BytesIO(_archive(pack, os.getpid()).read(member)))
 
 
 @cache
 def _archive(pack: str, process: int) -> ZipFile:
-    return ZipFile(pack)
+    # One handle a process: workers made by fork would share the position of the parent's.
+    try:
+        return ZipFile(existing(pack, "pack of SynthFaces-19"))
+    except BadZipFile as error:
+        raise InputError(f"{pack} is no complete pack of SynthFaces-19 ({error}): install the package again") from error

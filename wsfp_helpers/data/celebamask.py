@@ -1,0 +1,170 @@
+"""CelebAMask-HQ from the user's own copy: part masks merged in the official order, split by joining the two lists.
+
+Layout, order, split and licence: design notes 6.1.  Expected below the folder:
+
+* ``CelebA-HQ-img/{id}.jpg`` (30,000 pictures 1024 x 1024),
+* ``CelebAMask-HQ-mask-anno/{id // 2000}/{id:05d}_{part}.png`` (512 x 512, 0 or 255), or, when that folder is absent,
+  maps that the official script has merged, ``CelebAMaskHQ-mask/{id}.png``,
+* ``CelebA-HQ-to-CelebA-mapping.txt``, and CelebA's ``list_eval_partition.txt`` beside it.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from wsfp_helpers.data.base import Faces, announce, present_classes, uniform_subset
+from wsfp_helpers.data.cache import label_table
+from wsfp_helpers.labels import CELEBAMASK, COMPONENTS
+from wsfp_helpers.storage import InputError, existing, open_picture, read_image, read_label_map
+
+IMAGES, PARTS, MERGED = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "CelebAMaskHQ-mask"
+MAPPING, PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"
+SPLITS = ("train", "val", "test")
+COUNTS = {"train": 24_183, "val": 2_993, "test": 2_824}
+MAP_SIZE = 512
+LICENCE = "CelebAMask-HQ: for non-commercial research and education only; the pictures may not be passed on"
+
+
+def celebamask(
+    root: str | Path, split: str = "train", subset: int | None = None, counts: Mapping[str, int] = COUNTS
+) -> Faces:
+    """One split of CelebAMask-HQ: pictures as they are (1024 x 1024), label maps 512 x 512.
+
+    A class has label 1 when its part file is there and not empty; the table is computed once and cached.  ``subset``
+    takes that many images, evenly spread (:func:`uniform_subset`; the paper trains on 3,820).  Raises
+    :class:`InputError` when files are missing, or the three splits do not have ``counts`` images.
+    """
+    root = Path(root)
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r} of CelebAMask-HQ: expected one of {', '.join(SPLITS)}")
+    ids = split_ids(root, counts)[split]
+    if subset is not None:
+        ids = [ids[i] for i in uniform_subset(len(ids), subset)]
+    there = set(os.listdir(existing(root / IMAGES, "folder of pictures")))
+    missing = [key for key in ids if f"{key}.jpg" not in there]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of the {len(ids)} pictures of the {split} split are missing, the first is "
+            f"{root / IMAGES / missing[0]}.jpg: run `wsfp data verify {root}` for the whole list"
+        )
+    if merged_only(root):
+        row, read_map, sources = _merged_labels, read_merged_map, [root / MERGED]
+    else:
+        parts = existing(root / PARTS, "folder of part masks")
+        row, read_map, sources = part_labels, read_part_map, [parts, *sorted(p for p in parts.iterdir() if p.is_dir())]
+    labels = label_table(f"celebamask-{split}", ids, partial(row, root), sources)
+    announce(LICENCE)
+    return Faces(
+        f"CelebAMask-HQ {split}", ids, partial(read_photograph, root), labels,
+        licence=LICENCE, read_map=partial(read_map, root),
+    )  # fmt: skip
+
+
+def split_ids(root: Path, counts: Mapping[str, int] | None = COUNTS) -> dict[str, list[str]]:
+    """Ids of each split in numeric order: the file of CelebA that a picture comes from decides.
+
+    Joins the column ``orig_file`` of the mapping with CelebA's partition (the 0-based ``orig_idx`` would shift both
+    boundaries by one).  Raises :class:`InputError` when the numbers of images are not ``counts`` (``None``: no check).
+    """
+    mapping = read_mapping(root / MAPPING)
+    partition = read_partition(root / PARTITION)
+    splits: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for key in sorted(mapping, key=int):
+        if mapping[key] not in partition:
+            raise InputError(
+                f"{root / PARTITION} does not list {mapping[key]}, from which picture {key} was made: "
+                f"is it the file of CelebA (202,599 lines)?"
+            )
+        splits[partition[mapping[key]]].append(key)
+    got = {name: len(ids) for name, ids in splits.items()}
+    if counts is not None and got != dict(counts):
+        wrong = ", ".join(
+            f"{name} {got[name]} instead of {counts[name]}" for name in SPLITS if got[name] != counts[name]
+        )
+        raise InputError(
+            f"the splits of CelebAMask-HQ in {root} do not match ({wrong}): check that {MAPPING} and {PARTITION} are "
+            f"the whole original files"
+        )
+    return splits
+
+
+def read_mapping(path: Path) -> dict[str, str]:
+    """File of CelebA by id of CelebA-HQ; raises :class:`InputError` for a wrong line or an id that comes twice."""
+    rows = _table(path, "list that leads from CelebA-HQ to CelebA")
+    header = rows[0][1] if rows else []
+    if header != ["idx", "orig_idx", "orig_file"] or any(len(row) != 3 or not row[0].isdigit() for _, row in rows[1:]):
+        number = next((n for n, row in rows[1:] if len(row) != 3 or not row[0].isdigit()), 1)
+        raise InputError(f"{path} line {number}: expected the columns idx, orig_idx, orig_file; download it again")
+    twice = [key for key, n in Counter(row[0] for _, row in rows[1:]).items() if n > 1]
+    if twice:
+        raise InputError(f"{path} lists the id {twice[0]} twice: remove one line, or download it again")
+    return {row[0]: row[2] for _, row in rows[1:]}
+
+
+def read_partition(path: Path) -> dict[str, str]:
+    """Split (train, val or test) by file of CelebA; raises :class:`InputError` for a wrong line."""
+    rows = _table(path, "partition of CelebA")
+    for number, row in rows:
+        if len(row) != 2 or row[1] not in ("0", "1", "2"):
+            raise InputError(f"{path} line {number}: expected a file name and 0, 1 or 2; download it again")
+    return {name: SPLITS[int(code)] for _, (name, code) in rows}
+
+
+def _table(path: Path, what: str) -> list[tuple[int, list[str]]]:
+    lines = existing(path, what).read_text(encoding="utf-8", errors="replace").splitlines()
+    return [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def merged_only(root: Path) -> bool:
+    """Whether only maps merged by the official script are there, not the part masks."""
+    return not (root / PARTS).is_dir() and (root / MERGED).is_dir()
+
+
+def read_photograph(root: Path, key: str) -> np.ndarray:
+    """Picture ``(1024, 1024, 3)`` uint8."""
+    return read_image(root / IMAGES / f"{key}.jpg")
+
+
+def part_files(root: Path, key: str) -> dict[str, Path]:
+    """Part masks that an image has, by class name in painting order."""
+    folder = root / PARTS / str(int(key) // 2000)
+    paths = {name: folder / f"{int(key):05d}_{name}.png" for name in COMPONENTS}
+    return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def read_part(path: Path) -> np.ndarray:
+    """Where a part mask is set: bool ``(512, 512)``; it may be stored as grey, RGB or 1 bit."""
+    with open_picture(path) as picture:
+        if picture.size != (MAP_SIZE, MAP_SIZE):
+            raise InputError(f"{path} is {picture.width} x {picture.height}: expected {MAP_SIZE} x {MAP_SIZE}")
+        return np.array(picture.convert("L")) != 0
+
+
+def read_part_map(root: Path, key: str) -> np.ndarray:
+    """Label map ``(512, 512)`` uint8: the parts painted in the official order, later ones over earlier ones."""
+    label_map = np.zeros((MAP_SIZE, MAP_SIZE), np.uint8)
+    files = part_files(root, key)
+    if not files:
+        raise InputError(f"picture {key} has no part mask in {root / PARTS / str(int(key) // 2000)}: restore them")
+    for name, path in files.items():
+        label_map[read_part(path)] = CELEBAMASK.index(name)
+    return label_map
+
+
+def part_labels(root: Path, key: str) -> np.ndarray:
+    """Image-level labels ``(K,)`` uint8: the part file is there and not empty, whatever was painted over it later."""
+    files = part_files(root, key)
+    return np.array([name in files and read_part(files[name]).any() for name in COMPONENTS], np.uint8)
+
+
+def read_merged_map(root: Path, key: str) -> np.ndarray:
+    """Label map ``(512, 512)`` uint8 that the official script has merged."""
+    return read_label_map(root / MERGED / f"{key}.png", len(CELEBAMASK))
+
+
+def _merged_labels(root: Path, key: str) -> np.ndarray:
+    return present_classes(read_merged_map(root, key))

@@ -1,0 +1,102 @@
+"""Helen from the user's own copy: the 11 classes of LaPa, sides named from the viewer, the skin has no ears.
+
+Two layouts (design notes 6.3): that of Smith et al. 2013 (``images/{id}.jpg``, ``labels/{id}/{id}_lblXX.png`` with
+eleven soft maps, ``exemplars.txt``, ``tuning.txt`` and ``testing.txt``), and the relabelled one
+(``{train,test}/{id}_image.jpg`` with ``{id}_label.png``).
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from wsfp_helpers.data.base import Faces, announce, present_classes
+from wsfp_helpers.data.cache import label_table
+from wsfp_helpers.data.folder import check_there, find_pictures, paired
+from wsfp_helpers.labels import LAPA
+from wsfp_helpers.storage import InputError, existing, open_picture, picture_size, read_image
+
+LISTS = {"train": "exemplars.txt", "val": "tuning.txt", "test": "testing.txt"}
+RELABELLED = ("train", "test", "test_resize")
+LICENCE = "Helen: for non-commercial research only; the pictures may not be passed on"
+
+
+def helen(root: str | Path, split: str = "test") -> Faces:
+    """One split of Helen in scheme LAPA: 2,000 / 230 / 100 images, or the relabelled train, test and test_resize."""
+    root = existing(root, "folder of Helen")
+    smith = is_smith(root)
+    splits = tuple(LISTS) if smith else RELABELLED
+    if split not in splits:
+        raise InputError(f"unknown split {split!r} of Helen in {root}: expected one of {', '.join(splits)}")
+    if smith:
+        faces = _smith(root, split)
+    else:
+        pictures = find_pictures(root / split, "_image")
+        maps = {key: root / split / f"{key}_label.png" for key in pictures}
+        faces = paired(f"Helen relabelled {split}", pictures, maps, LAPA, LICENCE)
+    announce(LICENCE)
+    return faces
+
+
+def is_smith(root: Path) -> bool:
+    """Whether a folder has the layout of Smith et al., told by its lists."""
+    return any((root / name).is_file() for name in LISTS.values())
+
+
+def _smith(root: Path, split: str) -> Faces:
+    name, ids = f"Helen {split}", read_list(root / LISTS[split])
+    check_there(name, [picture_path(root, key) for key in ids], "pictures")
+    maps = [path for key in ids for path in soft_paths(root, key)]
+    check_there(name, maps, "soft label maps")
+    labels = label_table(f"helen-{split}", ids, partial(_labels, root), maps)
+    return Faces(
+        name, ids, partial(_read_picture, root), labels, LAPA, LICENCE, read_map=partial(read_soft_map, root)
+    )  # fmt: skip
+
+
+def read_list(path: Path) -> list[str]:
+    """Ids of a list with lines ``index , name``; raises :class:`InputError` naming a line of another form."""
+    ids = []
+    for number, line in enumerate(existing(path, "list of Helen").read_text(encoding="utf-8").splitlines(), 1):
+        index, comma, name = (part.strip() for part in line.partition(","))
+        if not line.strip():
+            continue
+        if not (index.isdigit() and comma and name):
+            raise InputError(f"{path} line {number} is {line!r}: expected 'index , name'; download it again")
+        ids.append(name)
+    return ids
+
+
+def picture_path(root: Path, key: str) -> Path:
+    """Picture of an id in the layout of Smith et al."""
+    return root / "images" / f"{key}.jpg"
+
+
+def soft_paths(root: Path, key: str) -> list[Path]:
+    """The eleven soft maps of an id, in the order of the classes."""
+    return [root / "labels" / key / f"{key}_lbl{c:02d}.png" for c in range(len(LAPA))]
+
+
+def read_soft_map(root: Path, key: str) -> np.ndarray:
+    """Label map ``(H, W)`` uint8: the class with the highest of the eleven soft maps, the lowest class on a tie.
+
+    Raises :class:`InputError` when a map is damaged or has another size than the picture.
+    """
+    size = picture_size(picture_path(root, key))
+    maps = []
+    for path in soft_paths(root, key):
+        with open_picture(path) as picture:
+            maps.append(np.array(picture.convert("L")))
+        if maps[-1].shape != size:
+            raise InputError(
+                f"{path} is {maps[-1].shape[::-1]}, but its picture is {size[::-1]}: expected the same size"
+            )
+    return np.argmax(maps, 0).astype(np.uint8)
+
+
+def _read_picture(root: Path, key: str) -> np.ndarray:
+    return read_image(picture_path(root, key))
+
+
+def _labels(root: Path, key: str) -> np.ndarray:
+    return present_classes(read_soft_map(root, key), LAPA)

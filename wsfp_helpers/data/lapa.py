@@ -1,0 +1,26 @@
+"""LaPa from the user's own copy: 11 classes, sides named from the viewer, the skin includes the ears.
+
+Layout: ``{train,val,test}/images/*.jpg`` with ``labels/*.png`` of the same names (design notes 6.2).
+"""
+
+from pathlib import Path
+
+from wsfp_helpers.data.base import Faces, announce
+from wsfp_helpers.data.folder import find_pictures, paired
+from wsfp_helpers.labels import LAPA
+from wsfp_helpers.storage import InputError
+
+SPLITS = ("train", "val", "test")
+LICENCE = "LaPa: for non-commercial research and education only; the pictures may not be passed on"
+
+
+def lapa(root: str | Path, split: str = "train") -> Faces:
+    """One split of LaPa in scheme LAPA (18,176 / 2,000 / 2,000 images); see :func:`wsfp_helpers.data.folder.folder`."""
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r} of LaPa: expected one of {', '.join(SPLITS)}")
+    folder = Path(root) / split
+    pictures = find_pictures(folder / "images")
+    maps = {key: folder / "labels" / f"{key}.png" for key in pictures}
+    faces = paired(f"LaPa {split}", pictures, maps, LAPA, LICENCE)
+    announce(LICENCE)
+    return faces
