@@ -1,0 +1,81 @@
+"""The doctor finds what is there, names what is not, and says what to do."""
+
+import shutil
+
+import pytest
+
+from wsfp_helpers import doctor
+from wsfp_helpers.doctor import GAP, GOOD, OPTION, Finding
+
+
+@pytest.fixture(autouse=True)
+def _empty_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("WSFP_DATA", raising=False)
+
+
+def find(name):
+    (found,) = [finding for finding in doctor.examine() if finding.name == name]
+    return found
+
+
+def test_every_gap_and_option_has_a_cure():
+    findings = doctor.examine()
+    assert {finding.section for finding in findings} == {"software", "machine", "data", "weights"}
+    assert all(finding.todo for finding in findings if finding.state != GOOD)
+    assert not any(finding.todo for finding in findings if finding.state == GOOD)
+
+
+def test_what_this_environment_has():
+    assert find("numpy").state == GOOD
+    assert find("SynthFaces-19").value == "synthfaces19.zip, 11.8 MB"
+    assert find("FRL London").state == OPTION and "wsfp data get frl-london" in find("FRL London").todo
+    assert not [finding for finding in doctor.examine() if finding.name.startswith("import ")]
+
+
+def test_full_size_files_are_found_where_the_report_says(tmp_path, monkeypatch):
+    missing = find("FLIP-B/16")
+    assert missing.state == OPTION and str(tmp_path / "cache" / "weights" / "FLIP-base-16") in missing.todo
+    (tmp_path / "mine" / "weights" / "FLIP-base-16").mkdir(parents=True)
+    monkeypatch.setenv("WSFP_DATA", str(tmp_path / "mine"))
+    assert find("FLIP-B/16").value == str(tmp_path / "mine" / "weights" / "FLIP-base-16")
+
+
+def test_a_truncated_and_a_missing_shipped_file_are_gaps(tmp_path, monkeypatch):
+    whole = doctor.ASSETS / "trunk.safetensors"
+    monkeypatch.setattr(doctor, "ASSETS", tmp_path)
+    assert find("trunk").state == GAP and "is missing" in find("trunk").value
+    shutil.copy(whole, tmp_path)
+    assert find("trunk").state == GOOD
+    with (tmp_path / "trunk.safetensors").open("r+b") as file:
+        file.truncate(whole.stat().st_size // 2)
+    assert find("trunk").state == GAP and "truncated" in find("trunk").value
+
+
+def test_a_broken_import_is_a_gap_with_its_message(monkeypatch):
+    def broken(name):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    found = find("import torchvision")
+    assert found.state == GAP and found.value == "RuntimeError: operator torchvision::nms does not exist"
+
+
+def test_a_missing_package_is_a_gap(monkeypatch):
+    monkeypatch.setattr(doctor, "version", lambda package: None)
+    assert find("timm").state == GAP and "make setup" in find("timm").todo
+    assert find("transformers").state == OPTION
+
+
+def test_the_report_says_what_is_missing():
+    findings = [
+        Finding("data", "pictures", "12 found"),
+        Finding("data", "maps", "none", GAP, "fetch them"),
+        Finding("weights", "trunk", "none", OPTION, "copy it"),
+    ]
+    lines = doctor.report(findings).splitlines()
+    assert lines[0] == "data:" and lines[1].split() == ["+", "pictures", "12", "found"]
+    assert lines[3].strip() == "fetch them" and lines[-1] == "1 to mend (!): maps"
+    assert doctor.as_dict(findings)["ok"] is False
+    assert doctor.report(findings[:1]).splitlines()[-1].startswith("the course has all")
+    assert doctor.as_dict(findings[::2])["ok"] is True
