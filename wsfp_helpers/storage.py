@@ -96,14 +96,19 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 def read_label_map(path: str | Path, classes: int) -> np.ndarray:
     """Read an index PNG as ``(H, W)`` uint8; every value must be below ``classes`` or 255 (= ignored)."""
     with open_picture(path) as picture:
-        if picture.mode not in ("P", "L"):
-            raise InputError(
-                f"{path} is a label map of mode {picture.mode}: expected 8-bit indexed or grey (mode P or L), "
-                f"one class id a pixel; convert it, for RGB colours by their palette"
-            )
+        check_mode(picture.mode, path)
         label_map = np.array(picture)
     check_label_values(label_map, classes, path)
     return label_map
+
+
+def check_mode(mode: str, path: str | Path) -> None:
+    """Raise :class:`InputError` when an image of ``mode`` cannot be a label map."""
+    if mode not in ("P", "L"):
+        raise InputError(
+            f"{path} is a label map of mode {mode}: expected 8-bit indexed or grey (mode P or L), "
+            f"one class id a pixel; convert it, for RGB colours by their palette"
+        )
 
 
 def check_label_values(label_map: np.ndarray, classes: int, path: str | Path) -> None:

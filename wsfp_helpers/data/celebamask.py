@@ -101,7 +101,7 @@ def read_mapping(path: Path) -> dict[str, str]:
         raise InputError(f"{path} line {number}: expected the columns idx, orig_idx, orig_file; download it again")
     twice = [key for key, n in Counter(row[0] for _, row in rows[1:]).items() if n > 1]
     if twice:
-        raise InputError(f"{path} lists the id {twice[0]} twice: remove one line, or download it again")
+        raise InputError(f"{path} lists {len(twice)} ids twice, the first is {twice[0]}: download it again")
     return {row[0]: row[2] for _, row in rows[1:]}
 
 
@@ -129,10 +129,14 @@ def read_photograph(root: Path, key: str) -> np.ndarray:
     return read_image(root / IMAGES / f"{key}.jpg")
 
 
+def part_path(root: Path, key: str, name: str) -> Path:
+    """Where the mask of one part of an image lies."""
+    return root / PARTS / str(int(key) // 2000) / f"{int(key):05d}_{name}.png"
+
+
 def part_files(root: Path, key: str) -> dict[str, Path]:
     """Part masks that an image has, by class name in painting order."""
-    folder = root / PARTS / str(int(key) // 2000)
-    paths = {name: folder / f"{int(key):05d}_{name}.png" for name in COMPONENTS}
+    paths = {name: part_path(root, key, name) for name in COMPONENTS}
     return {name: path for name, path in paths.items() if path.is_file()}
 
 
