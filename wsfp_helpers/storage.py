@@ -11,6 +11,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 
+_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is no image, or only part of one."""
+
+
 class InputError(ValueError):
     """Bad input from the user: the message is one sentence with what was expected, what came, and what to do."""
 
@@ -85,11 +89,12 @@ def read_image(path: str | Path) -> np.ndarray:
 
 def picture_size(path: str | Path) -> tuple[int, int]:
     """Height and width of a picture as :func:`read_image` gives it, from its header only."""
+    existing(path, "image")
     try:
-        with Image.open(existing(path, "image")) as picture:
+        with Image.open(path) as picture:
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return picture.size if turned else picture.size[::-1]
-    except (OSError, SyntaxError, ValueError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
 
 
@@ -139,7 +144,7 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
     try:
         picture = Image.open(path)
         picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
     with picture:
         yield picture
