@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ def label_table(name: str, ids: Sequence[str], row: Callable[[str], np.ndarray],
         key.update(f"{source.resolve()}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
     path = cache_dir() / "labels" / f"{name}-{key.hexdigest()[:20]}.npy"
     if path.is_file():
-        return np.load(path, allow_pickle=False)
+        with suppress(ValueError, EOFError):  # damaged: computed anew
+            return np.load(path, allow_pickle=False)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = pool.map(row, ids)
         table = np.array(list(tqdm(rows, f"{name}: image-level labels", len(ids), leave=False)), np.uint8)
