@@ -1,0 +1,141 @@
+"""``wsfp parse``: label maps of one's own photographs, and sheets to look at them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm.auto import tqdm
+
+from wsfp_helpers.colour import PALETTE, paint
+from wsfp_helpers.labels import CELEBAMASK
+from wsfp_helpers.parser import Parser, Sight, load_parser
+from wsfp_helpers.storage import InputError, atomic_path, existing, read_image, write_index_png
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SHEETS = "sheets"
+PER_SHEET = 20
+SURE = 0.75
+"""A photograph whose parts have less mean confidence than this gets a warning."""
+
+_TILE, _LINE = 240, 18
+
+
+@dataclass
+class ParseReport:
+    """What was done: label maps written, and by photograph's name what was doubtful and what could not be read."""
+
+    written: list[Path] = field(default_factory=list)
+    sheets: list[Path] = field(default_factory=list)
+    warnings: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.written)} label maps written, to look at: {', '.join(map(str, self.sheets)) or 'none'}"]
+        lines += [f"warning: {name}: {text}" for name, text in self.warnings.items()]
+        lines += [f"failed: {name}: {text}" for name, text in self.failed.items()]
+        return "\n".join(lines)
+
+
+def parse(source: str | Path, out: str | Path, parser: str | Path | Parser = "weak") -> ParseReport:
+    """Parse a photograph or every photograph of a folder; write ``out/NAME.png`` and overlay sheets in ``out/sheets``.
+
+    A label map is an index PNG of the 19 classes with the size that the photograph has on a screen (its EXIF
+    orientation applied).  A photograph that cannot be read is named in ``failed`` and the others go on; one without a
+    clear face gets an answer and a warning.  Raises :class:`InputError` when there is nothing to do, when ``out`` is
+    the folder of the photographs, or when two photographs would get the same name.
+    """
+    photographs, out = find_photographs(source), Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: expected a folder for the label maps; choose another")
+    if out.resolve() == photographs[0].parent.resolve():
+        raise InputError(
+            f"{out} is the folder of the photographs, which could be overwritten: choose another for --out"
+        )
+    stems = [path.stem for path in photographs]
+    if len(set(stems)) != len(stems):
+        twice = next(stem for stem in stems if stems.count(stem) > 1)
+        raise InputError(f"two photographs in {source} are called {twice!r}, and so would be their maps: rename one")
+    parser = parser if isinstance(parser, Parser) else load_parser(parser)
+    report, tiles = ParseReport(), []
+    for photograph in tqdm(photographs, desc="parse", unit="photograph", leave=False, disable=len(photographs) == 1):
+        try:
+            image = read_image(photograph)
+        except (InputError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+            report.failed[photograph.name] = str(error)
+            continue
+        sight = parser.look(image)
+        label_map, _ = sight.label_map()
+        path = out / f"{photograph.stem}.png"
+        write_index_png(path, label_map, PALETTE)
+        report.written.append(path)
+        if doubt := doubts(sight):
+            report.warnings[photograph.name] = doubt
+        tiles.append(_tile(image, label_map, photograph.name, doubt))
+        if len(tiles) == PER_SHEET:
+            report.sheets.append(_write_sheet(tiles, out, len(report.sheets)))
+            tiles = []
+    if tiles:
+        report.sheets.append(_write_sheet(tiles, out, len(report.sheets)))
+    return report
+
+
+def find_photographs(source: str | Path) -> list[Path]:
+    """The photograph ``source``, or those directly in the folder ``source``, by name; hidden files are left out."""
+    source = existing(source, "photograph or folder")
+    if source.is_file():
+        return [source]
+    found = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not found:
+        raise InputError(f"no photographs in {source}: expected files that end in {', '.join(SUFFIXES)}")
+    return found
+
+
+def doubts(sight: Sight) -> str:
+    """Why the answer may be wrong, in one sentence, or an empty text."""
+    if sight.face is None:
+        return "no face was found: the map is a guess"
+    if (sure := sight.certainty()) < SURE:
+        return f"low confidence ({sure:.2f}): is the face frontal, sharp and well lit?"
+    return ""
+
+
+def _tile(image: np.ndarray, label_map: np.ndarray, name: str, doubt: str) -> Image.Image:
+    """Photograph and overlay side by side with the name below, ``2 * _TILE`` pixels wide."""
+    photograph = Image.fromarray(image)
+    photograph.thumbnail((_TILE, _TILE), Image.Resampling.BICUBIC, reducing_gap=3)
+    small = Image.fromarray(label_map).resize(photograph.size, Image.Resampling.NEAREST)
+    colours = Image.fromarray(paint(np.array(small)))
+    overlay = Image.blend(photograph, colours, 0.6)
+    tile = Image.new("RGB", (2 * _TILE, _TILE + _LINE), "white")
+    for start, picture in ((0, photograph), (_TILE, overlay)):
+        tile.paste(picture, (start + (_TILE - picture.width) // 2, (_TILE - picture.height) // 2))
+    text = f"{name}  (!) {doubt}" if doubt else name
+    ImageDraw.Draw(tile).text((4, _TILE + 2), text[:76], "#b00000" if doubt else "black", ImageFont.load_default(12))
+    return tile
+
+
+def _write_sheet(tiles: list[Image.Image], out: Path, number: int) -> Path:
+    columns = min(2, len(tiles))
+    rows = -(-len(tiles) // columns)
+    legend = list(_legend(2 * _TILE * columns))
+    sheet = Image.new("RGB", (2 * _TILE * columns, rows * tiles[0].height + _LINE * (1 + legend[-1][1])), "white")
+    for place, tile in enumerate(tiles):
+        sheet.paste(tile, (place % columns * tile.width, place // columns * tile.height))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for k, (x, line) in enumerate(legend):
+        y = rows * tiles[0].height + line * _LINE
+        draw.rectangle((x, y + 2, x + 12, y + 14), tuple(PALETTE[k].tolist()), "black")
+        draw.text((x + 16, y + 1), CELEBAMASK.words[k], "black", font)
+    path = out / SHEETS / f"sheet_{number + 1:03d}.png"
+    with atomic_path(path) as part:
+        sheet.save(part, format="PNG")
+    return path
+
+
+def _legend(width: int) -> Iterator[tuple[int, int]]:
+    """Places (x in pixels, line) of the colour keys of the 19 classes."""
+    columns = width // 110
+    for k in range(len(CELEBAMASK)):
+        yield 4 + k % columns * 110, k // columns
