@@ -7,6 +7,7 @@ cell of a 40 x 40 grid it gives one score and one box (distances to the four sid
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -78,6 +79,12 @@ class EmbeddedDetector:
         self.head, self.trunk = (head or load_head()).eval(), trunk or load_trunk()
         self.threshold, self.overlap, self.most = threshold, overlap, most
 
+    def to(self, device: str) -> Self:
+        """The same detector on a device."""
+        self.head.to(device)
+        self.trunk.to(device)
+        return self
+
     def __call__(self, image: np.ndarray, phrase: str) -> list[Detection]:
         """Candidates for ``phrase`` in ``(H, W, 3)`` uint8, by falling score."""
         return self.detect_batch([image], [phrase])[0][phrase]
@@ -96,7 +103,8 @@ class EmbeddedDetector:
         """Candidates from (cached) trunk tokens ``(B, N, 384)`` of pictures with ``sizes`` (H, W)."""
         for phrase in phrases:
             check_phrase(self, phrase)
-        logits, boxes = self.head(as_grid(tokens.float()))
+        device = next(self.head.parameters()).device
+        logits, boxes = self.head(as_grid(tokens.to(device).float()))
         scores = logits.sigmoid().flatten(2).cpu()
         return [
             self._candidates(s, b, size, phrases)
