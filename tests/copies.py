@@ -74,7 +74,8 @@ def make_celebamask(root: Path, merged: bool = False) -> Path:
     # The 0-based orig_idx is one less than the number of the file, so a join on it would move pictures 1 and 2.
     lines = [f"{key:<10}{int(file[:6]) - 1:<10}{file}" for key, (file, _) in CELEBA_FILES.items()]
     (root / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(["idx  orig_idx  orig_file", *lines]) + "\n")
-    partition = [f"{n:06d}.jpg {0 if n <= 162770 else 1 if n <= 182637 else 2}\n" for n in range(1, 182700)]
+    boundaries = [1, 6, 7, 500, 501, 502, 162770, 162771, 182637, 182638]
+    partition = [f"{n:06d}.jpg {0 if n <= 162770 else 1 if n <= 182637 else 2}\n" for n in boundaries]
     (root / "list_eval_partition.txt").write_text("".join(partition))
     return root
 
