@@ -88,9 +88,8 @@ def read_soft_map(root: Path, key: str) -> np.ndarray:
         with open_picture(path) as picture:
             maps.append(np.array(picture.convert("L")))
         if maps[-1].shape != size:
-            raise InputError(
-                f"{path} is {maps[-1].shape[::-1]}, but its picture is {size[::-1]}: expected the same size"
-            )
+            (height, width), (rows, columns) = maps[-1].shape, size
+            raise InputError(f"{path} is {width} x {height}, but its picture is {columns} x {rows}: expected one size")
     return np.argmax(maps, 0).astype(np.uint8)
 
 

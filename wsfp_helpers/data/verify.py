@@ -74,7 +74,7 @@ class Report:
         for kind, words in KINDS.items():
             found = [fault for fault in self.faults if fault.kind == kind]
             if found:
-                lines += [f"{len(found)} {words}:", *(f"  {fault.text}" for fault in found[:SHOWN])]
+                lines += [f"{words}: {len(found)}", *(f"  {fault.text}" for fault in found[:SHOWN])]
                 lines += [f"  and {len(found) - SHOWN} more"] * (len(found) > SHOWN)
         return "\n".join([*lines, "no fault found" if self.ok else f"faults found: {len(self.faults)}"])
 
@@ -235,7 +235,8 @@ def _twice(report: Report, seen: Counter) -> None:
 def _check_files(report: Report, pictures: dict[str, Path], maps: dict[str, list[_Map]]) -> None:
     """Read all pictures and label maps; ``maps`` of keys that ``pictures`` lacks are orphans."""
     for key in maps.keys() - pictures.keys():
-        report.add("orphan", maps[key][0].path, f"{maps[key][0].path} belongs to no picture")
+        files = ", ".join(file.path.name for file in maps[key])
+        report.add("orphan", maps[key][0].path, f"no picture {key} for {files} in {maps[key][0].path.parent}")
     jobs = [partial(_check_picture, path) for path in pictures.values()]
     jobs += [partial(_check_map, file) for files in maps.values() for file in files]
     first: dict[str, Path] = {}
