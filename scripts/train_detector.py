@@ -1,8 +1,9 @@
-"""Train the embedded detector's head on SynthFaces celeb/pretrain and write wsfp_helpers/assets/detector.safetensors.
+"""Train the embedded detector's head on SynthFaces celeb/pretrain and write wsfp_helpers/assets/detector.safetensors,
+and the boxes that it finds in celeb/train and celeb/val.
 
 usage: python scripts/train_detector.py [--steps 700] [--seed 0] [--out FILE]
 
-Each picture is seen once as it is and in two changed copies (zoom, shift, rotation, colour, blur); a random half of
+Each picture is seen once as it is and in a changed copy (zoom, shift, rotation, colour, blur); a random half of
 every batch is mirrored on the token grid.  Each tenth identity is held out; only its recall is printed.
 """
 
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 from wsfp_helpers.data.base import Faces
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.base import PHRASES
+from wsfp_helpers.detect.boxes import ASSETS, detect_dataset
 from wsfp_helpers.detect.embedded import WEIGHTS, DetectorHead, EmbeddedDetector, cell_centres
 from wsfp_helpers.detect.score import PHRASE, recall_and_precision, true_boxes
 from wsfp_helpers.storage import atomic_path
@@ -30,7 +32,7 @@ from wsfp_helpers.trunk import as_grid, features, load_trunk
 SIZE = 320
 BATCH = 16
 RADIUS = 1.5  # cells around a box's centre that are asked for it
-ZOOMS = ((1.0, 1.0), (0.45, 0.75), (0.65, 1.15))
+ZOOMS = ((1.0, 1.0), (0.45, 1.1))
 """One copy of every picture for each; faces of studio photographs are about 0.58 times as large as the rendered."""
 
 
@@ -170,6 +172,10 @@ def main() -> None:
     with atomic_path(options.out) as part:
         save_file({key: value.half() for key, value in head.state_dict().items()}, part)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
+    for split in () if options.out != WEIGHTS else ("train", "val"):
+        boxes = ASSETS / f"boxes_synthfaces_{split}.jsonl"
+        boxes.unlink(missing_ok=True)
+        detect_dataset(synthfaces(f"celeb/{split}"), EmbeddedDetector(head, trunk, cached=True), boxes)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torchvision.ops import batched_nms
 
 from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, check_phrase, clip_box
 from wsfp_helpers.storage import InputError, existing
-from wsfp_helpers.trunk import Trunk, as_grid, load_trunk
+from wsfp_helpers.trunk import Trunk, as_grid, features, load_trunk, to_tensor
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "detector.safetensors"
 MADE_BY = "scripts/train_detector.py"
@@ -63,7 +63,12 @@ def cell_centres(side: int, like: Tensor) -> Tensor:
 
 
 class EmbeddedDetector:
-    """Detector of the five unsided components; ``head`` defaults to the shipped one, ``trunk`` to the embedded one."""
+    """Detector of the five unsided components.
+
+    ``head`` defaults to the shipped one, ``trunk`` to the embedded one.  At most ``most`` candidates a phrase are kept,
+    above ``threshold`` and without one that overlaps a better one by more than ``overlap``.  ``cached`` keeps the
+    trunk's features on disk (0.3 MB an image), worth it where other stages need them as well.
+    """
 
     name = "embedded"
     phrases = PHRASES
@@ -75,9 +80,10 @@ class EmbeddedDetector:
         threshold: float = 0.05,
         overlap: float = 0.5,
         most: int = 10,
+        cached: bool = False,
     ) -> None:
         self.head, self.trunk = (head or load_head()).eval(), trunk or load_trunk()
-        self.threshold, self.overlap, self.most = threshold, overlap, most
+        self.threshold, self.overlap, self.most, self.cached = threshold, overlap, most, cached
 
     def to(self, device: str) -> Self:
         """The same detector on a device."""
@@ -91,10 +97,14 @@ class EmbeddedDetector:
 
     def detect_batch(self, images: Sequence[np.ndarray], phrases: Sequence[str] = PHRASES) -> list[Candidates]:
         """Candidates of pictures of any sizes; each is padded to a square and goes through the trunk once."""
-        device = next(self.trunk.parameters()).device
-        squares = [self.trunk.prepare(_square(image).to(device)) for image in images]
-        sizes = [image.shape[:2] for image in images]
-        return self.from_tokens(self.trunk(torch.cat(squares)), sizes, phrases)
+        squares = [square(image) for image in images]
+        if self.cached:
+            tokens = features(squares, self.trunk)
+        else:
+            device = next(self.trunk.parameters()).device
+            prepared = [self.trunk.prepare(to_tensor([picture]).to(device)) for picture in squares]
+            tokens = self.trunk(torch.cat(prepared))
+        return self.from_tokens(tokens, [image.shape[:2] for image in images], phrases)
 
     @torch.no_grad()
     def from_tokens(
@@ -124,13 +134,16 @@ class EmbeddedDetector:
         return found
 
 
-def _square(image: np.ndarray) -> Tensor:
+def square(image: np.ndarray) -> np.ndarray:
+    """The picture ``(H, W, 3)`` uint8 in the middle of a black square; a square picture stays as it is."""
     height, width = image.shape[:2]
+    if height == width:
+        return image
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
-    square = np.zeros((side, side, 3), np.uint8)
-    square[top : top + height, left : left + width] = image
-    return torch.from_numpy(square).permute(2, 0, 1)[None].float() / 255
+    padded = np.zeros((side, side, 3), np.uint8)
+    padded[top : top + height, left : left + width] = image
+    return padded
 
 
 def load_head(path: str | Path = WEIGHTS) -> DetectorHead:

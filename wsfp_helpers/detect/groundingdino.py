@@ -179,20 +179,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-        weights = content.get("model", content)
-        return {key.removeprefix("module."): value for key, value in weights.items()}
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-        AttributeError,
-    ) as error:
-        raise InputError(
-            f"{path} cannot be read as Grounding DINO weights ({type(error).__name__}): {WHERE}"
-        ) from error
+        return {key.removeprefix("module."): value for key, value in content.get("model", content).items()}
+    except _UNREADABLE as error:
+        what = f"{path} cannot be read as Grounding DINO weights ({type(error).__name__})"
+        raise InputError(f"{what}: {WHERE}") from error
+
+
+_UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, AttributeError)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: object) -> None:
