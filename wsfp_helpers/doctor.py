@@ -13,7 +13,7 @@ import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 
-from wsfp_helpers.data.cache import cache_dir, data_dirs
+from wsfp_helpers.data.cache import cache_dir, data_dirs, find
 from wsfp_helpers.data.frl import find_frl_london
 from wsfp_helpers.data.synthfaces import PACK
 from wsfp_helpers.runs import cpu_count, machine, revision, version
@@ -183,8 +183,3 @@ def _full_size(section: str, name: str, place: str, cure: str) -> Finding:
         return Finding(section, name, str(found))
     todo = f"only for the full-size profile; expected at {data_dirs()[0] / place}: {cure}"
     return Finding(section, name, "not found", OPTION, todo)
-
-
-def find(place: str) -> Path | None:
-    """``place`` in the first of :func:`data_dirs` that holds it, or ``None``."""
-    return next((folder / place for folder in data_dirs() if (folder / place).exists()), None)

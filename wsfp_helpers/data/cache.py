@@ -25,6 +25,11 @@ def data_dirs() -> list[Path]:
     return [*([Path(named)] if named else []), cache_dir()]
 
 
+def find(place: str) -> Path | None:
+    """``place`` in the first of :func:`data_dirs` that holds it, or ``None``."""
+    return next((folder / place for folder in data_dirs() if (folder / place).exists()), None)
+
+
 def label_table(name: str, ids: Sequence[str], row: Callable[[str], np.ndarray], sources: Iterable[Path]) -> np.ndarray:
     """Image-level labels ``(n, K)`` uint8, row i being ``row(ids[i])``: computed once and kept in the cache.
 
