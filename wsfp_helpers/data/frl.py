@@ -21,7 +21,6 @@ import numpy as np
 import pooch
 import requests
 from scipy.interpolate import splev, splprep
-from skimage.draw import polygon
 from tqdm.auto import tqdm
 
 from wsfp_helpers.data.base import Faces
@@ -158,8 +157,7 @@ def draw_label_map(points: np.ndarray, hidden: Collection[str] = (), size: int =
     for name, outline in outlines(points).items():
         scored = name in SCORED and name not in hidden
         if name != FOREHEAD or name in hidden:
-            rows, columns = polygon(outline[:, 1], outline[:, 0], label_map.shape)
-            label_map[rows, columns] = CELEBAMASK.index(name) if scored else IGNORE
+            label_map[fill(outline, label_map.shape)] = CELEBAMASK.index(name) if scored else IGNORE
     return label_map
 
 
@@ -188,6 +186,24 @@ def outlines(points: np.ndarray) -> dict[str, np.ndarray]:
         "u_lip": _outline(p, range(87, 94), [93, *range(98, 93, -1), 87]),
         "l_lip": _outline(p, [87, *range(99, 104), 93], [93, *range(108, 103, -1), 87]),
     }
+
+
+def fill(outline: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels whose centre lies in a closed outline ``(n, 2)`` as (x, y), even-odd rule: bool ``(H, W)``.
+
+    Marks where a row crosses an edge and counts the marks to the left, which is over ten times faster at this size than
+    asking every pixel (``skimage.draw.polygon``).
+    """
+    start, end = outline, np.roll(outline, -1, 0)
+    first, last = (np.ceil(f(start[:, 1], end[:, 1])).clip(0, shape[0]).astype(int) for f in (np.minimum, np.maximum))
+    rows_of_edge = last - first
+    edge = np.repeat(np.arange(len(outline)), rows_of_edge)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(rows_of_edge) - rows_of_edge - first, rows_of_edge)
+    (x, y), (dx, dy) = start[edge].T, (end - start)[edge].T
+    crossing = np.ceil(x + (row - y) * dx / dy).clip(0, shape[1]).astype(int)
+    marks = np.zeros((shape[0], shape[1] + 1), bool)
+    np.logical_xor.at(marks, (row, crossing), True)
+    return np.logical_xor.accumulate(marks[:, :-1], 1)
 
 
 def _nose(p: np.ndarray) -> np.ndarray:
