@@ -65,7 +65,7 @@ def _expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookN
             waiting = cell.source
             gap, blocks = _BLOCK.subn(_gap, waiting)
             if not blocks or _MARKER.search(gap):
-                raise InputError(f"{where}: an exercise needs '# BEGIN SOLUTION' and '# END SOLUTION', equally indented")
+                raise InputError(f"{where}: an exercise needs equally indented '# BEGIN SOLUTION' and '# END SOLUTION'")
             cell.source = gap
         expanded.append(cell)
         if "check" in tags:
@@ -106,7 +106,7 @@ def differences(folder: Path = NOTEBOOKS) -> list[str]:
     found = {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.ipynb"))}
     return [
         *(f"{path.name} is missing" for path in wanted if path not in found),
-        *(f"{path.name} differs from src/{path.stem}.py" for path in wanted if found.get(path, wanted[path]) != wanted[path]),
+        *(f"{path.name} differs from src/{path.stem}.py" for path, text in wanted.items() if found.get(path, text) != text),
         *(f"{path.name} has no source src/{path.stem}.py" for path in found if path not in wanted),
     ]  # fmt: skip
 

@@ -1,6 +1,7 @@
 """One self-contained HTML page of an executed notebook: readable without a network and without a kernel."""
 
 import copy
+import html
 from collections.abc import Iterator
 
 from jinja2 import pass_context
@@ -74,19 +75,36 @@ def _shown(output: NotebookNode, state: dict) -> Iterator[NotebookNode]:
     if view is None:
         yield output
         return
-    inner = list(_captured(view["model_id"], state))
+    model = view["model_id"]
+    if _values(_values(model, state).get("layout", ""), state).get("visibility") == "hidden":
+        return  # a progress bar that was taken away at its end
+    inner = list(_captured(model, state))
     if inner:
         yield new_output("stream", name="stdout", text="(run the notebook to move the controls of this figure)\n")
         yield from inner
     else:
         del output.data[VIEW]
-        yield output
+        words = " ".join(_words(model, state))
+        yield new_output("stream", name="stdout", text=f"{words}\n") if words else output
+
+
+def _values(model: str, state: dict) -> dict:
+    return state.get(model.removeprefix("IPY_MODEL_"), {}).get("state", {})
 
 
 def _captured(model: str, state: dict) -> Iterator[NotebookNode]:
     """Outputs that a widget's Output areas hold, in the order of its children."""
-    values = state.get(model, {}).get("state", {})
+    values = _values(model, state)
     for output in values.get("outputs", []):
         yield NotebookNode(output)
     for child in values.get("children", []):
-        yield from _captured(child.removeprefix("IPY_MODEL_"), state)
+        yield from _captured(child, state)
+
+
+def _words(model: str, state: dict) -> Iterator[str]:
+    """Texts of a widget, such as what stands left and right of a progress bar at its end."""
+    values = _values(model, state)
+    if isinstance(text := values.get("value"), str):
+        yield html.unescape(text).strip()
+    for child in values.get("children", []):
+        yield from _words(child, state)

@@ -133,7 +133,7 @@ def _describe(failure: Exception, notebook: NotebookNode) -> str:
     code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     index = next((i for i in code if _has_error(notebook.cells[i])), None)
     if index is None:  # no reply came: the cell that was started last
-        index = max((i for i in code if "iopub.execute_input" in notebook.cells[i].metadata.get("execution", {})), default=0)
+        index = max((i for i in code if _was_started(notebook.cells[i])), default=0)
         why = str(failure).strip().splitlines()[0]
     else:
         error = next(o for o in notebook.cells[index].outputs if o.output_type == "error")
@@ -146,6 +146,10 @@ def _describe(failure: Exception, notebook: NotebookNode) -> str:
     section = f" under {headings[-1]!r}" if headings else ""
     first_line = next(iter(notebook.cells[index].source.splitlines()), "")
     return f"FAILED in cell {index + 1} of {len(notebook.cells)}{section} ({first_line}): {why}"
+
+
+def _was_started(cell: NotebookNode) -> bool:
+    return "iopub.execute_input" in cell.metadata.get("execution", {})
 
 
 def _has_error(cell: NotebookNode) -> bool:
