@@ -6,6 +6,7 @@ averages over the present components of a picture, over l, and over pictures, an
 sum, averaged over pictures.  Why the mean, and why the logarithm is extended: design notes 2.3, 9.3 and 9.4.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,7 +126,7 @@ def _attract(cosine: Tensor, config: TcdConfig) -> Tensor:
     """``-log(cosine)``, made finite."""
     if config.sim_mode == "clims":
         return -cosine.clamp(CLIMS_MINIMUM, MAXIMUM).log()
-    tangent = (TANGENT_FROM - cosine) / TANGENT_FROM - torch.tensor(TANGENT_FROM).log()
+    tangent = (TANGENT_FROM - cosine) / TANGENT_FROM - math.log(TANGENT_FROM)
     return torch.where(cosine < TANGENT_FROM, tangent, -cosine.clamp(TANGENT_FROM, MAXIMUM).log())
 
 

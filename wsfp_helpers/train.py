@@ -206,17 +206,15 @@ def train(
             f"{count} pictures and batch size {config.batch_size} on {world} processes: expected at least one full "
             f"batch, divisible by the number of processes; change batch_size"
         )
+    main = accelerator.is_main_process
     last, step = config.epochs * steps_per_epoch, 0
     checkpoint = run / "checkpoint.safetensors" if run is not None else None
     if checkpoint is not None and checkpoint.exists():
         step = _restore(checkpoint, model, optimiser, ema, accelerator.scaler)
-        if accelerator.is_main_process:
+        if main:
             _forget_later_metrics(run / "metrics.jsonl", step)
     wrapped.train()
-    data, bar = (
-        None,
-        tqdm(total=last, initial=step, desc="training", unit="step", disable=not accelerator.is_main_process),
-    )
+    data, bar = None, tqdm(total=last, initial=step, desc="training", unit="step", disable=not main)
     for epoch in range(step // steps_per_epoch, config.epochs):
         if data is None or callable(faces):
             data = TrainingSet(data_of(epoch), vit, picture_size, config.augmentation)
@@ -256,7 +254,7 @@ def train(
                 on_step(step, row)
     bar.close()
     result = ema.module if ema is not None else model
-    if run is not None and accelerator.is_main_process:
+    if run is not None and main:
         save_model(result, run / "model.safetensors")
     return result.eval()
 

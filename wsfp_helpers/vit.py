@@ -7,6 +7,7 @@ LayerNorm: none, as in the parent (design notes 1.1-1.3).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.layers import PatchEmbed, trunc_normal_
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -72,18 +73,16 @@ class MultiClassTokenViT(nn.Module):
             self.gain = nn.Parameter(torch.full((width,), TRUNK_SCALE))
         else:
             self.patch_embed = PatchEmbed(size, 16, 3, width, strict_img_size=False)
-            self.pos_embed_pat = nn.Parameter(
-                trunc_normal_(torch.empty(1, self.patch_embed.num_patches, width), std=0.02)
-            )
-        self.cls_token = nn.Parameter(trunc_normal_(torch.empty(1, num_classes, width), std=0.02))
+            self.pos_embed_pat = nn.Parameter(0.02 * torch.randn(1, self.patch_embed.num_patches, width))
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, num_classes, width))
         self.pos_embed_cls = nn.Parameter(torch.zeros(1, num_classes, width))
         depth = frozen_blocks + blocks
-        rates = torch.linspace(0, drop_path, depth)[frozen_blocks:].tolist()
+        rates = np.linspace(0, drop_path, depth)[frozen_blocks:].tolist()
         self.blocks = nn.ModuleList(
-            Block(width, heads, qkv_bias=True, drop_path=rate, norm_layer=lambda d: nn.LayerNorm(d, eps=1e-6))
+            Block(width, heads, qkv_bias=True, drop_path=rate, norm_layer=partial(nn.LayerNorm, eps=1e-6))
             for rate in rates
         )
-        self.head = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.patch_head = nn.Conv2d(width, num_classes, 3, padding=1)
 
     def forward(self, inputs: Tensor, attention: bool = False, attention_layers: int | None = None) -> ClassTokenOutput:
         """Run on normalised pictures ``(B, 3, H, W)``, or on trunk features ``(B, N, d)`` of square pictures.
@@ -105,7 +104,7 @@ class MultiClassTokenViT(nn.Module):
             else:
                 x = block(x)
             tokens.append(x[:, :k])
-        patch_map = self.head(x[:, k:].transpose(1, 2).unflatten(2, (h, w)))
+        patch_map = self.patch_head(x[:, k:].transpose(1, 2).unflatten(2, (h, w)))
         return ClassTokenOutput(
             torch.stack(tokens),
             patch_map,
