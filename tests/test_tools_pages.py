@@ -15,9 +15,8 @@ def widget(model, text="HBox()"):
 
 
 def shown(output, state):
-    notebook = new_notebook(
-        cells=[new_code_cell("x", outputs=[output])], metadata={"widgets": {STATE: {"state": state}}}
-    )
+    notebook = new_notebook(cells=[new_code_cell("x", outputs=[output])])
+    notebook.metadata["widgets"] = {STATE: {"state": state}}
     return still(notebook).cells[0].outputs
 
 

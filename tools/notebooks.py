@@ -104,9 +104,10 @@ def differences(folder: Path = NOTEBOOKS) -> list[str]:
     """One sentence for each notebook that is missing, out of date, or without a source."""
     wanted = generate(folder)
     found = {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.ipynb"))}
+    both = [path for path in wanted if path in found]
     return [
         *(f"{path.name} is missing" for path in wanted if path not in found),
-        *(f"{path.name} differs from src/{path.stem}.py" for path, text in wanted.items() if found.get(path, text) != text),
+        *(f"{path.name} differs from src/{path.stem}.py" for path in both if found[path] != wanted[path]),
         *(f"{path.name} has no source src/{path.stem}.py" for path in found if path not in wanted),
     ]  # fmt: skip
 
