@@ -7,6 +7,7 @@ import pooch
 import pytest
 import requests
 from skimage.draw import polygon2mask
+from skimage.measure import label
 
 from wsfp_helpers.data import frl, open_dataset
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, IGNORE
@@ -183,6 +184,8 @@ def test_maps_of_real_faces():
         names = {CELEBAMASK.classes[k] for k in values - {0, IGNORE}}
         assert names <= set(frl.SCORED) and IGNORE in values
         assert names == {name for name, y in zip(COMPONENTS, faces.labels[i], strict=True) if y}
+        pieces = np.sort(np.bincount(label(label_map == CELEBAMASK.index("skin"), connectivity=1).ravel())[1:])
+        assert pieces[-1] > 50_000 and pieces[:-1].sum() < 50  # no slivers between the curves
         centre = {name: np.argwhere(label_map == CELEBAMASK.index(name)).mean(0) for name in names}
         for left, right in CELEBAMASK.pairs:
             if {left, right} <= names:

@@ -169,11 +169,12 @@ def outlines(points: np.ndarray) -> dict[str, np.ndarray]:
     """
     p = np.asarray(points, float)
     band = _curve(p[list(_BAND)])
-    inner = band + _BAND_WIDTH * (p[:2].mean(0) - band)
+    inwards = p[:2].mean(0) - band
     return {
         "neck": _outline(p, range(126, 133), [157], [184, 183], [145]),
         "skin": _curve(p[list(_FACE)], closed=True),
-        "hairline": np.vstack([band, inner[::-1]]),
+        # It begins a little outside, so that no pixel of skin is left between two curves that are not quite the same.
+        "hairline": np.vstack([band - 0.02 * inwards, (band + _BAND_WIDTH * inwards)[::-1]]),
         FOREHEAD: _outline(p, _HAIRLINE, range(82, 76, -1), range(76, 70, -1)),
         "nose": _nose(p),
         "l_eye": _outline(p, range(23, 28), [27, 33, 32, 31, 23]),
