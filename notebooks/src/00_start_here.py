@@ -1,0 +1,305 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # 00 Start here: faces, parts, and labels without places
+#
+# **Afterwards you can**
+#
+# * say what weakly supervised face parsing is, and find your way through the eight notebooks;
+# * see with one call what your machine has and lacks;
+# * read a label map of 19 classes, and say which eye is the *left* one (there are two answers);
+# * solve an exercise and check it.
+#
+# **Time** 20 minutes to read and try, about 30 seconds to run.
+# **Needs** nothing but the package; no GPU, no network, no account.
+
+# %% [markdown]
+# ## In words
+#
+# *Face parsing* gives every pixel of a face a name: skin, nose, left eye, hair, ... .  Networks learn it from pictures
+# in which people have painted every pixel, minutes of work for each.  *Weakly supervised* face parsing learns from
+# much less: a list of the parts that a picture shows.
+#
+# ```
+# full supervision:  picture + a painted map of 19 colours
+# weak supervision:  picture + "skin, nose, two eyes, two eyebrows, one ear, lips, hair, neck"
+# ```
+#
+# The list says *what*, never *where*; finding the places is the task.  This course follows one paper, DisFaceRep
+# (Wang et al., ACM Multimedia 2025), from that list to a parser:
+#
+# ```
+#  picture + list
+#       |  01  what such lists can teach, and what not
+#       v
+#  02 CCD    hide a part now and then, and take it off the list (Eq. 1-2)
+#       v
+#  03 TCD    train class tokens; a model that knows words says what a map shows (Eq. 3-16)
+#       v
+#  04 FCAM   one activation map for each part
+#       v
+#  05        maps become pseudo labels: a class for every pixel
+#       v
+#  06        a parser learns from the pseudo labels
+#       v
+#  07        does it hold on other data, and on real photographs?
+# ```
+
+# %% [markdown]
+# | notebook | what you will see | paper | to read | to run |
+# |---|---|---|---|---|
+# | 00 start here | the classes, the sides, one face | 3.1 | 20 min | 0.5 min |
+# | [01 co-occurrence](01_cooccurrence.ipynb) | why the label table teaches little | 3.1, Fig. 1 | 20 min | 0.5 min |
+# | [02 CCD](02_ccd.ipynb) | detection, a filter that knows left from right, masked faces | 3.3 | 30 min | 1 min |
+# | [03 TCD](03_tcd.ipynb) | the losses, and a training that you watch | 3.2, 3.4 | 45 min | 2 min |
+# | [04 FCAMs](04_fcam.ipynb) | maps of every part, an explorer | 3.1, Fig. 3, 5 | 30 min | 1 min |
+# | [05 pseudo labels](05_pseudo_labels.ipynb) | from maps to masks | 3.1, 4.1 | 25 min | 1 min |
+# | [06 parser](06_parser.ipynb) | what a second network repairs | 4.1, Table 1 | 25 min | 2 min |
+# | [07 cross-dataset](07_cross_dataset.ipynb) | other faces, real people, fairness | 4.2, Table 2 | 30 min | 1 min |
+#
+# They build on each other in what you know, not in what they compute: each one runs alone.
+
+# %%
+import numpy as np
+
+from wsfp_helpers.colour import DEFICIENCIES, PALETTE, simulate_deficiency
+from wsfp_helpers.data.frl import find_frl_london, frl_london
+from wsfp_helpers.data.photograph import astronaut
+from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.doctor import examine, report
+from wsfp_helpers.exercises import checking
+from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, LAPA, flip_image, flip_label_map
+from wsfp_helpers.parser import load_parser
+from wsfp_helpers.plots import bars, face_and_map, gallery, overlay, show
+
+# %% [markdown]
+# ## Is everything here?
+#
+# The *doctor* looks at versions, machine, data and weights, and says what to do about each gap.  A line with `+` is
+# found, `!` is missing and needed, `-` is missing and optional.  In a terminal it is `wsfp doctor`.
+
+# %%
+findings = examine()
+print(report(findings))
+assert not [f.name for f in findings if f.state == "gap"], "mend what is marked with ! first"
+
+# %% [markdown]
+# ## Two worlds
+#
+# The method of the paper needs 24,183 photographs of celebrities (for research only), three large pretrained models
+# and a GPU.  None of them fits into a course that should run on any laptop.  So everything exists twice, behind the
+# same calls:
+#
+# | | **embedded** (default, shipped) | **full size** (`profile("paper")`, your own copies) |
+# |---|---|---|
+# | faces | SynthFaces-19: 1,902 rendered faces with exact maps, CC0 | CelebAMask-HQ; LaPa and Helen for transfer |
+# | features | eight frozen blocks of a small DINOv2 | DeiT-S/16, trained whole, 448 px |
+# | detector | 5 parts, learnt on rendered faces | Grounding DINO |
+# | words and pictures | mini-FLIP, a few MB | FLIP-B/16, 150 M parameters |
+# | parser | a light decoder | DeepLab-V1 with ResNet38 |
+# | time | minutes on two cores | hours on a GPU |
+#
+# Numbers of the two worlds must never be compared as if they were the same: other data, other models.  What can be
+# compared is the *story*: which step helps, which class fails, and why.
+
+# %% [markdown]
+# ## One face
+#
+# The first face of the validation split, its label map, and both on top of each other.
+
+# %%
+faces = synthfaces("celeb/val")
+face, truth = faces.image(0), faces.label_map(0)  # (160, 160, 3) and (160, 160), both uint8
+print(f"{faces.name}: {len(faces)} faces of {face.shape}; {faces.licence}")
+assert truth.shape == face.shape[:2] and truth.max() < len(CELEBAMASK)
+
+# %%
+show(face_and_map(face, truth, title="A rendered face and what every pixel is"), alt=(
+    "Three panels: a rendered face, the same face in flat colours by part, and both blended; a legend names the parts."
+))  # fmt: skip
+
+# %% [markdown]
+# That is what *full* supervision would show to a network.  What this course may use is one row of a table:
+
+# %%
+row = faces.labels[0]  # (18,): 1 where the face has the part
+print("has:  ", ", ".join(name for name, there in zip(COMPONENTS, row, strict=True) if there))
+print("lacks:", ", ".join(name for name, there in zip(COMPONENTS, row, strict=True) if not there))
+assert all((truth == k + 1).sum() >= 10 for k in np.flatnonzero(row))
+
+# %% [markdown]
+# To be sure that nothing else slips in, the training stages are given a `WeakFaces`, which *cannot* reach the maps:
+
+# %%
+weak = faces.weak()
+print("label maps reachable:", hasattr(weak, "label_map"))
+assert not hasattr(weak, "label_map") and (weak.labels == faces.labels).all()
+
+# %% [markdown]
+# ## The classes
+#
+# Eighteen components and the background, in the order of CelebAMask-HQ.  The short names are those of the data set's
+# files.  Three are traps: `l_lip` is the **lower** lip (not a left one), `mouth` is the **inner** mouth, visible only
+# when it is open, and `ear_r` is the ea**rr**ing (not the right ear, which is `r_ear`).
+
+# %%
+for k, (name, words) in enumerate(zip(CELEBAMASK.classes, CELEBAMASK.words, strict=True)):
+    print(f"{k:2d} {name:12} {words:16}", end="\n" if k % 3 == 2 else "")
+assert CELEBAMASK.index("l_lip") == 12 and CELEBAMASK.words[12] == "lower lip"
+
+# %% [markdown]
+# Nineteen colours are many, and one man in twelve does not see all of them.  The palette was searched for so that
+# neighbours on a face stay apart for everybody.  Here is the same map as people with three kinds of colour blindness
+# see it.
+
+# %%
+painted = PALETTE[truth]  # (160, 160, 3)
+versions = [painted, *(simulate_deficiency(painted, kind) for kind in DEFICIENCIES)]
+figure = gallery(versions, ["usual sight", *DEFICIENCIES], "One label map, four ways to see it", columns=4, size=2.4)
+show(figure, alt="The label map in usual colours and simulated for three deficiencies; all parts stay distinct.")
+
+# %% [markdown]
+# The colours change, the borders stay.  Skin and nose, lips and mouth, hair and background differ in lightness too,
+# so that even a grey print can be read.
+
+# %% [markdown]
+# ## Left and right
+#
+# Whose left?  CelebAMask-HQ (and SynthFaces) name sides from the **person in the picture**: `l_eye` is her left eye,
+# which lies on the *right* half of a frontal picture.  LaPa and Helen name them from the **viewer**.  One function
+# knows:
+
+# %%
+for scheme, name in ((CELEBAMASK, "l_eye"), (LAPA, "left_eye")):
+    print(f"{scheme.name:11} sides of the {scheme.side:8}: {name:9} lies on the {scheme.picture_half(name)} half")
+columns = np.flatnonzero((truth == CELEBAMASK.index("l_eye")).any(0))
+print(f"in our face l_eye covers the columns {columns.min()} to {columns.max()} of {truth.shape[1]}")
+assert columns.mean() > truth.shape[1] / 2
+
+# %% [markdown]
+# Forgetting this costs dearly.  A parser that is perfect but names the wrong side loses *all* of its score on eyes,
+# brows and ears, and an average hides why.  The same trap opens when a picture is **mirrored**, which nearly every
+# training does: the mirror image of a left eye is a right eye, so the classes must be exchanged along with the pixels.
+
+# %%
+mirrored = flip_image(face)
+naive = flip_image(truth)  # pixels moved, classes kept: wrong
+exchanged = flip_label_map(truth)  # pixels moved, left and right exchanged
+pictures = [overlay(face, truth), overlay(mirrored, naive), overlay(mirrored, exchanged)]
+titles = ["as it is", "mirrored, classes kept: wrong", "mirrored, sides exchanged"]
+show(gallery(pictures, titles, "The colour of an eye says which side it is", columns=3, size=2.9), alt=(
+    "A face with its map; mirrored with the left eye's colour on the wrong side; mirrored with colours exchanged."
+))  # fmt: skip
+
+# %% [markdown]
+# Compare the two eyes in the three panels: in the middle one the colour of `l_eye` sits on the left half, where a
+# frontal face has its right eye.  None of the code bases that this field builds on exchanges the sides.  What *is*
+# the cost?  Score the naive map against the right one, class by class (F1 = 2 x overlap / sum of areas):
+
+
+# %%
+def f1(prediction, target, k):
+    both = ((prediction == k) & (target == k)).sum()
+    return 100 * 2 * both / ((prediction == k).sum() + (target == k).sum())
+
+
+present = [k for k in range(1, len(CELEBAMASK)) if (exchanged == k).any()]
+scores = [f1(naive, exchanged, k) for k in present]
+figure = bars(
+    {"naive": scores}, [CELEBAMASK.classes[k] for k in present], "Mirrored without exchanging sides", "F1 (%)"
+)
+show(figure, alt="Bars: 100 percent for unsided classes, about zero for eyes, eyebrows and ears.")
+assert min(scores) < 5 and f1(naive, exchanged, CELEBAMASK.index("l_lip")) == 100
+
+# %% [markdown]
+# Sided classes score nothing, all others are perfect, `l_lip` among them: it is the lower lip, and mirroring leaves it
+# where it is.
+
+# %% [markdown]
+# ## Where the course ends
+#
+# A parser that never saw a painted map is shipped with the package.  Here is what it says about the face above, and
+# about a real person: the astronaut Eileen Collins, a photograph by NASA in the public domain that comes with
+# scikit-image.  (The other shipped parser, `"supervised"`, saw the painted maps of the rendered faces.)
+
+# %%
+parser = load_parser("weak")
+portrait = astronaut()  # (208, 208, 3)
+found, confidence = parser.predict(portrait)  # (208, 208) uint8 and float32
+guess, _ = parser.predict(face)
+assert found.shape == portrait.shape[:2] and 0 <= confidence.min() <= confidence.max() <= 1
+
+# %%
+figure = gallery(
+    [overlay(face, truth), overlay(face, guess), portrait, overlay(portrait, found)],
+    ["rendered: truth", "rendered: weak parser", "photograph (NASA)", "photograph: weak parser"],
+    "Learnt from lists of parts, without one painted pixel", columns=4, size=2.4,
+    classes=np.unique([k for k in np.union1d(guess, found) if k]),
+)  # fmt: skip
+show(figure, alt="A rendered face with true and predicted parts; a photograph of an astronaut and its predicted parts.")
+
+# %% [markdown]
+# Look for mistakes, they are the interesting part: where does skin end, which small parts are lost, what happens to
+# the suit, a thing that no rendered face ever wore?  Notebook 07 measures it.
+#
+# For real people with known parts there is FRL London, 102 consented adults with 189 points placed by hand on each
+# (DeBruine and Jones 2017, CC BY 4.0).  It is not part of the package; `wsfp data get frl-london` fetches it once.
+
+# %%
+if find_frl_london() is None:
+    print("No copy of FRL London here: `wsfp data get frl-london` (38 MB). Measured results are in docs/results/.")
+else:
+    people = frl_london().subset([7])
+    show(face_and_map(people.image(0), people.label_map(0), title=people.licence), alt=(
+        "A photograph of a person, and the parts drawn from 189 points: eyes, brows, nose, lips, skin; grey is ignored."
+    ))  # fmt: skip
+
+# %% [markdown]
+# Grey (class 255) means *ignored*: the points say nothing about hair or clothes, so nobody is scored there.
+
+# %% [markdown]
+# ## How exercises work
+#
+# Each notebook has one or two.  The cell has a gap; fill it in, run it, then run the check below.  An open exercise
+# never stops the notebook.  The folded cell under the check holds a solution that passes the same check.
+#
+# **Exercise 1.** Write `half_of(label_map, name)`: on which half of the picture, `"left"` or `"right"`, do most pixels
+# of a class lie?  Then the check compares it with `picture_half` for the sided classes of six faces.
+
+
+# %% tags=["exercise"]
+def half_of(label_map, name):
+    part = label_map == CELEBAMASK.index(name)  # (H, W) bool
+    # BEGIN SOLUTION
+    middle = part.shape[1] // 2
+    return "left" if part[:, :middle].sum() > part[:, middle:].sum() else "right"
+    # END SOLUTION
+
+
+# %% tags=["check"]
+with checking("Exercise 1"):
+    for i in range(6):
+        for name in ("l_eye", "r_eye", "l_brow", "r_brow"):
+            if faces.labels[i, COMPONENTS.index(name)]:
+                said = half_of(faces.label_map(i), name)
+                assert said == CELEBAMASK.picture_half(name), f"face {i}: {name} is on the other half, not {said}"
+
+# %% [markdown]
+# It works on these six because their heads face the camera more or less.  On a head in profile both eyes can lie on
+# one half: remember that for notebook 02, where Eq. 1 relies on the halves.
+
+# %% [markdown]
+# ## Before you use this on people
+#
+# A parser says where parts of a face are.  It does not say who a person is, what they feel, or what they are like, and
+# nothing here should be used as if it did.  Rendered training faces are young, smooth and few in kind; notebook 07
+# shows how the errors differ between groups of real people, as far as 102 of them can tell.  Parse photographs of
+# people who agreed to it.
+#
+# **Next:** [01 Co-occurrence](01_cooccurrence.ipynb).
