@@ -209,6 +209,8 @@ def train(
     main = accelerator.is_main_process
     last, step = config.epochs * steps_per_epoch, 0
     checkpoint = run / "checkpoint.safetensors" if run is not None else None
+    if run is not None:
+        run.mkdir(parents=True, exist_ok=True)
     if checkpoint is not None and checkpoint.exists():
         step = _restore(checkpoint, model, optimiser, ema, accelerator.scaler)
         if main:
