@@ -99,6 +99,14 @@ def test_subset_and_split_names(copy):
         celebamask(copy, "training", counts=CELEBA_COUNTS)
 
 
+def test_split_names_of_open_dataset(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("wsfp_helpers.data.celebamask.celebamask", lambda *arguments: calls.append(arguments))
+    for split in (None, "test", "train-3820"):
+        open_dataset("celebamask", tmp_path, split)
+    assert calls == [(tmp_path, "train", None), (tmp_path, "test", None), (tmp_path, "train", 3820)]
+
+
 def test_merged_layout_gives_the_same_maps(original, tmp_path, tmp_cache):
     merged = make_celebamask(tmp_path / "merged", merged=True)
     for split in CELEBA_COUNTS:

@@ -35,8 +35,8 @@ def open_dataset(name: str, root: str | Path | None = None, split: str | None = 
         case "celebamask":
             from wsfp_helpers.data.celebamask import celebamask
 
-            part, _, count = (split or "train").partition("-")
-            if count and not count.isdigit():
+            part, dash, count = (split or "train").partition("-")
+            if dash and not count.isdigit():
                 raise InputError(f"unknown split {split!r} of CelebAMask-HQ: expected for example train or train-3820")
             return celebamask(root, part, int(count) if count else None)
         case "lapa":
