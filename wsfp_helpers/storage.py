@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -140,10 +140,10 @@ def write_index_png(path: str | Path, label_map: np.ndarray, palette: np.ndarray
 def open_picture(path: str | Path) -> Iterator[Image.Image]:
     """Open and decode an image; raises :class:`InputError` naming the file when it is missing or damaged."""
     existing(path, "image")
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except _DAMAGED as error:
-        raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
-    with picture:
+    with ExitStack() as stack:
+        try:
+            picture = stack.enter_context(Image.open(path))
+            picture.load()
+        except _DAMAGED as error:
+            raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
         yield picture
