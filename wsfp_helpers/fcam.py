@@ -110,9 +110,14 @@ def evidence(output: ClassTokenOutput, config: FcamConfig) -> Tensor:
 
 
 def save_fcam(fcam: Fcam, folder: Path) -> None:
-    """Write ``ID.safetensors`` atomically: half precision, each class divided by its largest value."""
-    top = torch.stack([grid.amax((1, 2)) for grid in fcam.grids]).amax(0).clamp(min=EPSILON)[:, None, None]
-    tensors = {f"scale{i}": (grid / top).half().contiguous() for i, grid in enumerate(fcam.grids)}
+    """Write ``ID.safetensors`` atomically: half precision, each class scaled to [0, 1] over all its grids.
+
+    One shift and one factor a class change nothing in :meth:`Fcam.maps`, and spend the half precision on the contrast.
+    """
+    low = torch.stack([grid.amin((1, 2)) for grid in fcam.grids]).amin(0)[:, None, None]
+    high = torch.stack([grid.amax((1, 2)) for grid in fcam.grids]).amax(0)[:, None, None]
+    scaled = [(grid - low) / (high - low).clamp(min=EPSILON) for grid in fcam.grids]
+    tensors = {f"scale{i}": grid.half().contiguous() for i, grid in enumerate(scaled)}
     tensors |= {"classes": torch.from_numpy(fcam.classes), "size": torch.tensor(fcam.size)}
     with atomic_path(folder / f"{fcam.id}.safetensors") as part:
         save_file(tensors, part)
