@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -38,8 +39,10 @@ class ParserConfig:
     """The light parser and its training; ``size`` is the side in pixels of what it sees and of what it answers."""
 
     size: int = 160
-    width: int = 128
-    stem: int = 24
+    width: int = 96
+    stem: int = 16
+    window: int = 80
+    """Side in pixels of the part of each picture that a training step looks at."""
     dropout: float = 0.1
     stem_dropout: float = 0.2
     """Probability that a training picture is seen without its stem, so that rendered texture is not all there is."""
@@ -69,29 +72,38 @@ class LightParser(nn.Module):
         self.stem_dropout = config.stem_dropout
         self.project = nn.Sequential(nn.Dropout(config.dropout), nn.Conv2d(tokens, width, 1))
         self.coarse = nn.Sequential(_block(width, width), _block(width, width))
+        self.up2 = _block(width, 2 * width // 3)
         self.fine = _block(3, stem)
-        self.half = _block(stem, 2 * stem, stride=2)
-        self.up2 = _block(width, 3 * width // 4)
-        self.up4 = _block(3 * width // 4 + 2 * stem, width // 2)
-        self.up8 = _block(width // 2 + stem, width // 4)
+        self.middle = _block(stem, 2 * stem, stride=2)
+        self.up4 = _block(2 * width // 3 + 2 * stem, width // 2)
+        self.narrow = nn.Conv2d(width // 2, width // 4, 1)
+        self.up8 = _block(width // 4 + stem, width // 4)
         self.head = nn.Conv2d(width // 4, classes, 1)
 
-    def forward(self, tokens: Tensor, pictures: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, pictures: Tensor, window: Tensor | None = None) -> Tensor:
+        """Scores of the whole picture, or of a part: ``window`` is (top, left, side) int64 in pixels.
+
+        They are multiples of 4.  Training on windows saves most of the time: what is
+        expensive is the fine end of the decoder, and neighbouring pixels say the same.
+        """
+        size = pictures.shape[-1]
+        top, left, side = window.tolist() if window is not None else (0, 0, size)
         centred = pictures - pictures.mean((1, 2, 3), keepdim=True)
-        fine = self.fine(centred / (centred.std((1, 2, 3), keepdim=True) + 0.05))
+        pictures = centred / (centred.std((1, 2, 3), keepdim=True) + 0.05)
+        x = self.coarse(self.project(as_grid(tokens)))
+        x = self.up2(_resize(x, (size // 4, size // 4)))
+        x = x[..., top // 4 : (top + side) // 4, left // 4 : (left + side) // 4]
+        fine = self.fine(pictures[..., top : top + side, left : left + side])
         if self.training:
             fine = fine * (torch.rand(len(fine), 1, 1, 1, device=fine.device) >= self.stem_dropout)
-        half = self.half(fine)
-        x = self.coarse(self.project(as_grid(tokens)))
-        x = self.up2(_resize(x, (half.shape[-2] // 2, half.shape[-1] // 2)))
-        x = self.up4(torch.cat([_resize(x, half.shape[-2:]), half], 1))
-        x = self.up8(torch.cat([_resize(x, fine.shape[-2:]), fine], 1))
+        x = self.up4(torch.cat([_resize(x, (side // 2, side // 2)), self.middle(fine)], 1))
+        x = self.up8(torch.cat([_resize(self.narrow(x), (side, side)), fine], 1))
         return self.head(x)
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.GroupNorm(8, outputs), nn.GELU()
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), LayerNorm2d(outputs), nn.GELU(approximate="tanh")
     )
 
 
@@ -107,13 +119,19 @@ class Copies:
     targets: np.ndarray
     tokens: Tensor
 
-    def batch_at(self, step: int, batch: int, seed: int) -> Batch:
-        """The ``step``-th batch: every copy once an epoch, in an order that depends on ``seed`` and the epoch."""
+    def batch_at(self, step: int, batch: int, window: int, seed: int) -> Batch:
+        """The ``step``-th batch: every copy once an epoch, in an order that depends on ``seed`` and the epoch.
+
+        Inputs are tokens, whole pictures and a random window of ``window`` pixels; the target is that of the window.
+        """
         a_pass = max(len(self.targets) // batch, 1)
         order = np.random.default_rng([seed, step // a_pass]).permutation(len(self.targets))
         chosen = np.sort(order[step % a_pass * batch :][:batch])
-        inputs = self.tokens[torch.from_numpy(chosen)].float(), to_tensor(self.pictures[chosen])
-        return inputs, torch.from_numpy(self.targets[chosen]).long()
+        size = self.targets.shape[-1]
+        top, left = 4 * np.random.default_rng([seed, step, 1]).integers((size - window) // 4 + 1, size=2)
+        target = torch.from_numpy(self.targets[chosen, top : top + window, left : left + window]).long()
+        tokens = self.tokens[torch.from_numpy(chosen)].float()
+        return (tokens, to_tensor(self.pictures[chosen]), torch.tensor([top, left, window])), target
 
 
 def make_copies(
@@ -165,7 +183,7 @@ def train_parser(
     weight = class_weights(copies.targets, config.balance)
     losses = fit(
         network,
-        lambda step: copies.batch_at(step, config.fit.batch, seed),
+        lambda step: copies.batch_at(step, config.fit.batch, config.window, seed),
         config.fit,
         weight=weight,
         seed=seed,

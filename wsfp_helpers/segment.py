@@ -162,8 +162,9 @@ def save_network(path: str | Path, network: nn.Module, facts: dict) -> None:
 
 def read_facts(path: str | Path) -> dict:
     """The ``facts`` of a file from :func:`save_network`; raises :class:`InputError` when there are none."""
+    path = existing(path, "checkpoint")
     try:
-        with safe_open(existing(path, "checkpoint"), "pt") as file:
+        with safe_open(path, "pt") as file:
             return json.loads(file.metadata()["wsfp"])
     except SafetensorError as error:
         raise InputError(f"{path} cannot be read as safetensors ({error}): it is truncated; write it again") from error

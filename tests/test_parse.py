@@ -1,0 +1,158 @@
+"""`wsfp parse`: what is written for every kind of picture, and what is said when there is nothing to write."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsfp_helpers import parse as module
+from wsfp_helpers.colour import PALETTE
+from wsfp_helpers.parse import parse
+from wsfp_helpers.parser import CANVAS, Parser, ParserConfig
+from wsfp_helpers.storage import InputError, read_image, read_label_map
+
+FACE_GREY, WALL_GREY = 200, 40
+
+
+class Grey(Parser):
+    """Calls bright pixels skin with a fixed probability, everything else background."""
+
+    def __init__(self, sure=0.95):
+        self.sure, self.config = sure, ParserConfig(size=32)
+
+    def probabilities(self, pictures, flip=True):
+        bright = torch.from_numpy(pictures.mean(-1) > 127)
+        skin = torch.where(bright, self.sure, 1 - self.sure)
+        out = torch.zeros(len(pictures), 19, *pictures.shape[1:3])
+        out[:, 0], out[:, 1] = 1 - skin, skin
+        return out
+
+
+def photograph(height=60, width=40, rows=(15, 45), columns=(10, 30)):
+    image = np.full((height, width, 3), WALL_GREY, np.uint8)
+    image[slice(*rows), slice(*columns)] = FACE_GREY
+    return Image.fromarray(image)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    source = tmp_path / "photographs"
+    source.mkdir()
+    return source
+
+
+def skin_agrees(path, image):
+    labels = read_label_map(path, 19)
+    truth = np.array(image.convert("L")) > 127
+    assert labels.shape == truth.shape
+    return ((labels == 1) & truth).sum() / ((labels == 1) | truth).sum() > 0.8
+
+
+def test_a_folder_gives_index_pngs_of_the_same_name_and_size(folder, tmp_path):
+    photograph().save(folder / "tall.jpg")
+    photograph(50, 90, (10, 40), (30, 60)).save(folder / "Wide.PNG")
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / ".hidden.png").write_bytes(b"x")
+    report = parse(folder, tmp_path / "out", Grey())
+    assert [p.name for p in report.written] == ["Wide.png", "tall.png"] and not report.failed and not report.warnings
+    for name, source in (("tall", "tall.jpg"), ("Wide", "Wide.PNG")):
+        path = tmp_path / "out" / f"{name}.png"
+        with Image.open(path) as picture:
+            assert picture.mode == "P"
+            assert picture.getpalette()[: 3 * 19] == PALETTE.ravel().tolist()
+        assert skin_agrees(path, Image.open(folder / source))
+    sheet = read_image(report.sheets[0])
+    assert report.sheets[0].parent == tmp_path / "out" / "sheets" and sheet.shape[1] == 960
+    assert "2 label maps" in str(report)
+
+
+def test_the_orientation_of_the_camera_is_applied(folder, tmp_path):
+    upright = photograph(60, 40, (5, 30), (10, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side: turned a quarter clockwise on a screen
+    upright.rotate(90, expand=True).save(folder / "phone.jpg", exif=exif, quality=95)
+    parse(folder / "phone.jpg", tmp_path / "out", Grey())
+    assert skin_agrees(tmp_path / "out" / "phone.png", upright)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "LA", "1"])
+def test_other_colour_modes_are_read(folder, tmp_path, mode):
+    suffix = "jpg" if mode == "CMYK" else "png"
+    photograph().convert(mode, dither=Image.Dither.NONE).save(folder / f"picture.{suffix}")
+    report = parse(folder, tmp_path / "out", Grey())
+    assert not report.failed and skin_agrees(tmp_path / "out" / "picture.png", photograph())
+
+
+def test_a_corrupt_photograph_is_named_and_the_others_go_on(folder, tmp_path):
+    for name in ("a", "c"):
+        photograph().save(folder / f"{name}.jpg")
+    whole = (folder / "a.jpg").read_bytes()
+    (folder / "b.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "d.png").write_bytes(b"")
+    report = parse(folder, tmp_path / "out", Grey())
+    assert list(report.failed) == ["b.jpg", "d.png"] and "b.jpg" in str(report)
+    assert sorted(p.name for p in (tmp_path / "out").glob("*")) == ["a.png", "c.png", "sheets"]
+
+
+def test_no_clear_face_gets_an_answer_and_a_warning(folder, tmp_path):
+    photograph(rows=(0, 0)).save(folder / "wall.png")
+    report = parse(folder, tmp_path / "out", Grey())
+    assert "no face" in report.warnings["wall.png"] and (tmp_path / "out" / "wall.png").exists()
+    photograph().save(folder / "wall.png")
+    report = parse(folder, tmp_path / "out", Grey(sure=0.6))
+    assert "low confidence" in report.warnings["wall.png"] and "warning: wall.png" in str(report)
+
+
+def test_a_large_photograph_is_looked_at_on_a_small_canvas(folder, tmp_path, monkeypatch):
+    photograph(1500, 2000, (250, 1250), (500, 1300)).save(folder / "large.jpg")
+    seen = []
+    enlarge = module.Sight.label_map
+    monkeypatch.setattr(module.Sight, "label_map", lambda self: (seen.append(self.probability.shape), enlarge(self))[1])
+    parse(folder, tmp_path / "out", Grey())
+    assert seen == [(19, CANVAS * 3 // 4, CANVAS)]
+    assert read_label_map(tmp_path / "out" / "large.png", 19).shape == (1500, 2000)
+
+
+def test_many_photographs_make_several_sheets(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PER_SHEET", 2)
+    for k in range(5):
+        photograph().save(folder / f"{k}.png")
+    report = parse(folder, tmp_path / "out", Grey())
+    assert [p.name for p in report.sheets] == ["sheet_001.png", "sheet_002.png", "sheet_003.png"]
+
+
+def test_bad_input_is_refused_before_anything_is_written(folder, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="no photograph or folder at"):
+        parse(tmp_path / "nowhere", out, Grey())
+    with pytest.raises(InputError, match="no photographs in"):
+        parse(folder, out, Grey())
+    photograph().save(folder / "a.png")
+    for same in (folder, folder / ".." / folder.name):
+        with pytest.raises(InputError, match="folder of the photographs"):
+            parse(folder, same, Grey())
+    with pytest.raises(InputError, match="folder of the photographs"):
+        parse(folder / "a.png", folder, Grey())
+    with pytest.raises(InputError, match="is a file"):
+        parse(folder, folder / "a.png", Grey())
+    with pytest.raises(InputError, match="no parser"):
+        parse(folder, out, tmp_path / "none.safetensors")
+    photograph().save(folder / "a.jpg")
+    with pytest.raises(InputError, match="'a'"):
+        parse(folder, out, Grey())
+    assert not out.exists() and sorted(p.name for p in folder.iterdir()) == ["a.jpg", "a.png"]
+
+
+def test_a_label_map_that_cannot_be_written_leaves_the_old_one(folder, tmp_path, monkeypatch):
+    photograph().save(folder / "a.png")
+    out = tmp_path / "out"
+    parse(folder, out, Grey())
+    before = (out / "a.png").read_bytes()
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match="No space left"):
+        parse(folder, out, Grey())
+    assert (out / "a.png").read_bytes() == before and sorted(p.name for p in out.iterdir()) == ["a.png", "sheets"]
