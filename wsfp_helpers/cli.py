@@ -25,16 +25,26 @@ class _Group(TyperGroup):
 OPTIONS = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
 app = typer.Typer(help="Weakly supervised face parsing, step by step.", cls=_Group, **OPTIONS)
 data = typer.Typer(help="Fetch and check data sets.", **OPTIONS)
+ablate = typer.Typer(help="Repeat the paper's ablations over seeds; results go to docs/results.", **OPTIONS)
 app.add_typer(data, name="data")
+app.add_typer(ablate, name="ablate")
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for what is written.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="embedded, frl or paper.")]
+Part = Annotated[str, typer.Option(help="Data of the profile: train, val or test.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Shard = Annotated[str, typer.Option(help="I/N: this process does share I (from 0) of N.")]
+Json = Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")]
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise InputError(f"--shard is {text!r}: expected I/N with I from 0 to N - 1, for example 0/4")
+    return int(number), int(count)
 
 
 @app.command()
-def doctor(
-    json: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
-) -> None:
+def doctor(json: Json = None) -> None:
     """Say what this machine has, which data and weights are found, and what to do about each gap."""
     from wsfp_helpers.doctor import as_dict, examine, report
     from wsfp_helpers.storage import write_json
@@ -47,6 +57,14 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def profile(name: Annotated[str, typer.Argument(help="embedded, frl or paper.")] = "embedded") -> None:
+    """Print every setting of a profile."""
+    from wsfp_helpers import profiles
+
+    typer.echo(profiles.profile(name))
+
+
 @data.command("get")
 def data_get(name: Annotated[str, typer.Argument(help="frl-london")]) -> None:
     """Download a data set to the cache, every file checked against its SHA-256."""
@@ -57,6 +75,110 @@ def data_get(name: Annotated[str, typer.Argument(help="frl-london")]) -> None:
     typer.echo(fetch_frl_london())
 
 
+@data.command("verify")
+def data_verify(path: Annotated[Path, typer.Argument(help="Folder of a copy of a data set.")]) -> None:
+    """Read a copy of a data set to its end: counts, missing and unreadable files, wrong values, duplicates."""
+    from wsfp_helpers.data.verify import verify
+
+    report = verify(path)
+    typer.echo(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def ccd(
+    out: Annotated[Path, typer.Option(help="Folder for boxes.jsonl and report.json.")],
+    profile: ProfileName = "embedded",
+    part: Part = "train",
+    weights: Annotated[Path | None, typer.Option(help="Grounding DINO: checkpoint, or Hugging Face folder.")] = None,
+    text_encoder: Annotated[Path | None, typer.Option(help="Grounding DINO: local BERT folder.")] = None,
+    images: Annotated[bool, typer.Option(help="Also write the masked pictures and their labels.")] = False,
+    shard: Shard = "0/1",
+    seed: Seed = 0,
+) -> None:
+    """Detect components, filter them by Eq. 1, and say what masking does to the labels (section 3.3)."""
+    from wsfp_helpers.pipeline import ccd_table, run_ccd
+    from wsfp_helpers.profiles import profile as named
+
+    report = run_ccd(named(profile), out, part, weights, text_encoder, seed, images, _shard(shard))
+    typer.echo(f"share {shard} is done; run without --shard at the end" if report is None else ccd_table(report))
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Run directory; the same command in it goes on.")],
+    profile: ProfileName = "embedded",
+    boxes: Annotated[
+        str | None, typer.Option(help="CCD: boxes.jsonl of wsfp ccd, or shipped (default: no CCD).")
+    ] = None,
+    tcd: Annotated[bool, typer.Option(help="Text-guided losses (section 3.4).")] = True,
+    redraw: Annotated[bool, typer.Option(help="CCD: draw the masks anew in each epoch.")] = False,
+    mix_originals: Annotated[bool, typer.Option(help="CCD: train on the unmasked pictures, too.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Train the class-token network on pictures and image-level labels (sections 3.2 and 3.4)."""
+    from wsfp_helpers.pipeline import run_train
+    from wsfp_helpers.profiles import profile as named
+
+    typer.echo(run_train(named(profile), out, boxes, tcd, seed, redraw, mix_originals))
+
+
+@app.command()
+def fcam(
+    run: Annotated[Path, typer.Option(help="Run directory of wsfp train.")],
+    out: Annotated[Path, typer.Option(help="Folder for the maps.")],
+    part: Part = "train",
+    shard: Shard = "0/1",
+) -> None:
+    """Extract the activation maps of every picture for the parts on its list (section 3.1)."""
+    from wsfp_helpers.pipeline import run_fcam
+
+    typer.echo(f"{len(run_fcam(run, out, part, _shard(shard)))} pictures in {out}")
+
+
+@app.command()
+def pseudo(
+    fcams: Annotated[Path, typer.Option(help="Folder of wsfp fcam.")],
+    out: Annotated[Path, typer.Option(help="Folder for the index PNGs.")],
+    theta: Annotated[float, typer.Option(help="Background threshold of the maps.")] = 0.5,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+) -> None:
+    """Turn maps into pseudo labels: index PNGs of 19 classes."""
+    from wsfp_helpers.pseudo import write_pseudo_labels
+
+    typer.echo(write_pseudo_labels(fcams, out, theta, workers=workers))
+
+
+@app.command()
+def parser(
+    labels: Annotated[Path, typer.Option(help="Folder of wsfp pseudo.")],
+    out: Annotated[Path, typer.Option(help="Run directory; the same command in it goes on.")],
+    profile: ProfileName = "embedded",
+    seed: Seed = 0,
+) -> None:
+    """Train a face parser on pseudo labels."""
+    from wsfp_helpers.pipeline import run_parser
+    from wsfp_helpers.profiles import profile as named
+
+    typer.echo(run_parser(named(profile), labels, out, seed))
+
+
+@app.command()
+def parse(
+    source: Annotated[Path, typer.Argument(help="A photograph, or a folder of photographs.")],
+    out: Annotated[Path, typer.Option(help="Folder for the label maps and the sheets.")],
+    parser: Annotated[str, typer.Option(help="weak, supervised, or a parser.safetensors of wsfp parser.")] = "weak",
+) -> None:
+    """Parse your own photographs: an index PNG of 19 classes for each, and sheets to look at."""
+    from wsfp_helpers.parse import parse as parse_photographs
+
+    report = parse_photographs(source, out, parser)
+    typer.echo(report)
+    if report.failed:
+        raise typer.Exit(1)
+
+
 @app.command()
 def evaluate(
     pred: Annotated[Path, typer.Option(help="Folder of predicted index PNGs.")],
@@ -65,7 +187,7 @@ def evaluate(
     pred_labels: Annotated[str | None, typer.Option(help="Classes of the predictions, when they differ.")] = None,
     mode: Annotated[str, typer.Option(help="How 19 classes become 11: geometric or by-name.")] = "geometric",
     ears_to_skin: Annotated[bool, typer.Option(help="Count ears as skin, as LaPa does, in 19 -> 11.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
+    json: Json = None,
 ) -> None:
     """Score a folder of predictions: F1 of every class, mean F1, mean IoU, pixel accuracy."""
     from wsfp_helpers.evaluate import evaluate_folders

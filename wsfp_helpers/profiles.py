@@ -57,13 +57,17 @@ class ModelConfig:
     token_init_noise: float = 0.02
     weights: str | None = None
 
-    def build(self, seed: int = 0) -> MultiClassTokenViT:
-        """The network with its pretrained first values; what is random comes from ``seed``."""
-        torch.manual_seed(seed)
-        vit = MultiClassTokenViT(
+    def empty(self) -> MultiClassTokenViT:
+        """The network with random values, to load a trained model into."""
+        return MultiClassTokenViT(
             frozen_blocks=self.frozen_blocks, blocks=self.blocks, size=self.size,
             token_init_noise=self.token_init_noise,
         )  # fmt: skip
+
+    def build(self, seed: int = 0) -> MultiClassTokenViT:
+        """The network with its pretrained first values; what is random comes from ``seed``."""
+        torch.manual_seed(seed)
+        vit = self.empty()
         vit.load_pretrained(None if self.weights is None else _found(self.weights))
         return vit
 
@@ -87,6 +91,13 @@ class Profile:
     fcam: FcamConfig = field(default_factory=FcamConfig)
     theta: float = 0.5
     parser: ParserConfig | DeepLabConfig = field(default_factory=ParserConfig)
+
+    def faces(self, part: str = "train") -> Faces:
+        """The data set of ``part``: ``"train"``, ``"val"`` or ``"test"``."""
+        parts = {"train": self.train_data, "val": self.val_data, "test": self.test_data}
+        if part not in parts:
+            raise InputError(f"unknown part {part!r} of the data: expected one of {', '.join(parts)}")
+        return parts[part].open()
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))

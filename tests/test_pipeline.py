@@ -1,0 +1,146 @@
+"""The stages from folder to folder on a few faces: they fit each other, resume, and refuse what does not belong."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from wsfp_helpers import pipeline
+from wsfp_helpers.colour import PALETTE
+from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.detect.base import PHRASES, Detection
+from wsfp_helpers.detect.boxes import BoxRecord, read_boxes
+from wsfp_helpers.fcam import FcamConfig
+from wsfp_helpers.parser import load_parser
+from wsfp_helpers.profiles import Source, profile
+from wsfp_helpers.pseudo import write_pseudo_labels
+from wsfp_helpers.storage import InputError, read_label_map, write_index_png
+
+COUNT = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_faces(tmp_path_factory):
+    """A cache of its own, and only the first faces of each split."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("WSFP_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setattr(Source, "open", lambda self: synthfaces(self.split).subset(range(COUNT)))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    embedded = profile("embedded")
+    fit = replace(embedded.parser.fit, steps=2, batch=4)
+    return replace(
+        embedded,
+        train=replace(embedded.train, epochs=1, batch_size=4, warmup_epochs=0),
+        parser=replace(embedded.parser, size=32, copies=1, rare_copies=0, fit=fit),
+    )
+
+
+class FakeDetector:
+    """A nose in the middle of every picture, and nothing else."""
+
+    name = "fake"
+    phrases = PHRASES
+
+    def detect_batch(self, images, phrases=PHRASES):
+        nose = [Detection((60.0, 60.0, 90.0, 100.0), 0.9, "nose")]
+        return [{phrase: nose if phrase == "nose" else [] for phrase in phrases} for _ in images]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    return pipeline.run_train(tiny, tmp_path_factory.mktemp("runs") / "base", tcd=False, seed=3)
+
+
+def test_a_run_directory_says_how_it_was_trained(trained):
+    content = json.loads((trained / "config.json").read_text())
+    assert content["seed"] == content["config"]["profile"]["train"]["seed"] == 3
+    assert content["config"]["boxes"] is None and content["config"]["profile"]["train"]["tcd"] is None
+    assert len((trained / "metrics.jsonl").read_text().splitlines()) == COUNT // 4
+
+
+def test_a_finished_run_started_again_changes_nothing(trained, tiny):
+    before = (trained / "model.safetensors").read_bytes()
+    pipeline.run_train(tiny, trained, tcd=False, seed=3)
+    assert (trained / "model.safetensors").read_bytes() == before
+    with pytest.raises(InputError, match="seed = 3, this one has 4"):
+        pipeline.run_train(tiny, trained, tcd=False, seed=4)
+
+
+def test_maps_pseudo_labels_and_parser_follow(trained, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "profile", lambda name: replace(tiny, fcam=FcamConfig(scales=(1.0,), flip=False)))
+    fcams = pipeline.run_fcam(trained, tmp_path / "fcams")
+    faces = tiny.faces("train")
+    assert sorted(fcams.ids) == sorted(faces.ids)
+    labels = write_pseudo_labels(fcams, tmp_path / "labels")
+    for key, row in zip(faces.ids, faces.labels, strict=True):
+        found = set(np.unique(read_label_map(labels / f"{key}.png", 19)).tolist())
+        assert found - {0} and found - {0} <= set((np.flatnonzero(row) + 1).tolist())
+    path = pipeline.run_parser(tiny, labels, tmp_path / "parser")
+    label_map, _ = load_parser(path).predict(faces.image(0))
+    assert label_map.shape == (160, 160)
+
+
+def test_a_run_that_did_not_end_has_no_model(trained, tmp_path):
+    (tmp_path / "config.json").write_text((trained / "config.json").read_text())
+    with pytest.raises(InputError, match="did the training end"):
+        pipeline.load_run(tmp_path)
+    with pytest.raises(InputError, match="no run directory"):
+        pipeline.load_run(tmp_path / "nothing")
+
+
+def test_ccd_in_shares_is_ccd_in_one_piece(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "load_detector", lambda *_: FakeDetector())
+    whole = pipeline.run_ccd(tiny, tmp_path / "whole", seed=1)
+    for number in range(2):
+        assert pipeline.run_ccd(tiny, tmp_path / "shares", shard=(number, 2)) is None
+    assert pipeline.run_ccd(tiny, tmp_path / "shares", seed=1) == whole
+    one, other = (read_boxes(tmp_path / folder / "boxes.jsonl") for folder in ("whole", "shares"))
+    assert one == other and list(one) == list(tiny.faces("train").ids)
+
+
+def test_a_missing_share_is_named(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "load_detector", lambda *_: FakeDetector())
+    pipeline.run_ccd(tiny, tmp_path, shard=(0, 2))
+    with pytest.raises(InputError, match="share 1 of 2"):
+        pipeline.run_ccd(tiny, tmp_path)
+
+
+def test_the_table_of_ccd_adds_up(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "load_detector", lambda *_: FakeDetector())
+    report = pipeline.run_ccd(tiny, tmp_path, seed=1)
+    lines = pipeline.ccd_table(report).splitlines()
+    nose = next(line for line in lines if line.startswith("nose")).split()
+    assert nose[1:4] == [str(COUNT)] * 3 and 0 < int(nose[4]) < COUNT
+    assert lines[-1] == f"labels that changed: nose {COUNT} -> {COUNT - int(nose[4])}"
+
+
+def test_masks_reach_the_training(tiny, tmp_path, monkeypatch):
+    nose = [Detection((60.0, 60.0, 90.0, 100.0), 0.9, "nose")]
+    records = [BoxRecord(key, (160, 160), "fake", {"nose": nose}) for key in tiny.faces("train").ids]
+    (tmp_path / "boxes.jsonl").write_text("".join(record.line() for record in records))
+    seen = []
+    monkeypatch.setattr(pipeline, "train", lambda vit, data, config, out, vlm: seen.append(data))
+    always = replace(tiny, ccd=replace(tiny.ccd, probability=1.0))
+    pipeline.run_train(always, tmp_path / "run", tmp_path / "boxes.jsonl", tcd=False)
+    (data,) = seen
+    assert not data.labels[:, 1].any() and not data.image(0)[60:100, 60:90].any()
+    assert not hasattr(data, "label_map")
+
+
+def test_shipped_boxes_are_of_the_shipped_faces(tmp_path):
+    other = replace(profile("embedded"), train_data=Source("celebamask", "train"))
+    with pytest.raises(InputError, match="shipped boxes are those of synthfaces"):
+        pipeline._boxes("shipped", other)
+
+
+def test_a_parser_needs_all_its_labels(tiny, tmp_path):
+    write_index_png(tmp_path / f"{tiny.faces('train').ids[0]}.png", np.zeros((160, 160), np.uint8), PALETTE)
+    with pytest.raises(InputError, match=rf"no pseudo label for {COUNT - 1} of {COUNT}"):
+        pipeline.run_parser(tiny, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
