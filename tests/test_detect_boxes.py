@@ -9,7 +9,7 @@ from wsfp_helpers.detect.boxes import BoxRecord, detect_dataset, merge_boxes, re
 from wsfp_helpers.labels import K
 from wsfp_helpers.storage import InputError
 
-LINE = '{"id":"a","size":[20,30],"detector":"d","boxes":{"eye":[[1,2,3,4,0.5],[5,6,7.25,8,0.75]],"ear":[]}}\n'
+LINE = '{"id":"a","size":[20,30],"detector":"d","boxes":{"eye":[[1,2,3,4,0.5],[5,6,7.5,8,0.75]],"ear":[]}}\n'
 
 
 def faces(number=10, name="tiny"):
@@ -41,7 +41,7 @@ def test_format(tmp_path):
     record = read_boxes(path)["a"]
     assert (record.id, record.size, record.detector) == ("a", (20, 30), "d")
     assert record.candidates["eye"] == [
-        Detection((5, 6, 7.25, 8), 0.75, "eye"), Detection((1, 2, 3, 4), 0.5, "eye")
+        Detection((5, 6, 7.5, 8), 0.75, "eye"), Detection((1, 2, 3, 4), 0.5, "eye")
     ]  # fmt: skip
     assert record.candidates["ear"] == []
     path.write_text(record.line())
@@ -127,8 +127,8 @@ def test_phrases_and_boxes_at_the_border():
 
 def test_rounding_keeps_boxes_valid(tmp_path):
     """A sliver that rounds to nothing is left out, so every file that is written can be read."""
-    thin = Detection((3.001, 1.0, 3.002, 5.0), 0.9, "eye")
-    whole = Detection((29.996, 1.0, 30.0, 5.0), 0.8, "eye")
+    thin = Detection((3.01, 1.0, 3.02, 5.0), 0.9, "eye")
+    whole = Detection((29.96, 1.0, 30.0, 5.0), 0.8, "eye")
     path = tmp_path / "boxes.jsonl"
     path.write_text(
         BoxRecord("a", (20, 30), "d", {"eye": [thin, whole, thin._replace(box=(1.0, 1.0, 2.0, 2.0))]}).line()

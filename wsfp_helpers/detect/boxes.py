@@ -33,9 +33,9 @@ class BoxRecord:
     candidates: Candidates
 
     def line(self) -> str:
-        """The record as one line of a boxes file: hundredths of a pixel, ten-thousandths of a score."""
+        """The record as one line of a boxes file: tenths of a pixel, thousandths of a score."""
         rounded = {
-            phrase: [[*(round(v, 2) for v in d.box), round(d.score, 4)] for d in found]
+            phrase: [[*(round(v, 1) for v in d.box), round(d.score, 3)] for d in found]
             for phrase, found in self.candidates.items()
         }
         boxes = {phrase: [b for b in rows if b[0] < b[2] and b[1] < b[3]] for phrase, rows in rounded.items()}

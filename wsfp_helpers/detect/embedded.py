@@ -32,16 +32,11 @@ class DetectorHead(nn.Module):
 
     def __init__(self, width: int = 384, hidden: int = 128, phrases: int = len(PHRASES)) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(width, hidden, 3, padding=1), nn.GroupNorm(8, hidden), nn.GELU())
-        self.body = nn.Sequential(
-            nn.ConvTranspose2d(hidden, hidden, 2, stride=2),
-            nn.GELU(),
-            nn.Conv2d(hidden, hidden, 3, padding=1),
-            nn.GroupNorm(8, hidden),
-            nn.GELU(),
-        )
-        self.score = nn.Conv2d(hidden, phrases, 1)
-        self.sides = nn.Conv2d(hidden, 4 * phrases, 1)
+        fine = hidden // 2
+        self.stem = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.GELU(), *_block(hidden))
+        self.body = nn.Sequential(nn.ConvTranspose2d(hidden, fine, 2, stride=2), nn.GELU(), *_block(fine))
+        self.score = nn.Conv2d(fine, phrases, 1)
+        self.sides = nn.Conv2d(fine, 4 * phrases, 1)
         nn.init.constant_(self.score.bias, -4.0)  # a rare positive: without it the first steps only push scores down
         nn.init.normal_(self.sides.weight, std=0.01)
         nn.init.constant_(self.sides.bias, 0.7)
@@ -55,6 +50,10 @@ class DetectorHead(nn.Module):
         centre = cell_centres(side, grid)
         x, y = centre[None, :], centre[:, None]
         return logits, torch.stack([x - left, y - top, x + right, y + bottom], -1)
+
+
+def _block(width: int) -> list[nn.Module]:
+    return [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.GELU()]
 
 
 def cell_centres(side: int, like: Tensor) -> Tensor:
@@ -77,9 +76,9 @@ class EmbeddedDetector:
         self,
         head: DetectorHead | None = None,
         trunk: Trunk | None = None,
-        threshold: float = 0.05,
+        threshold: float = 0.15,
         overlap: float = 0.5,
-        most: int = 10,
+        most: int = 6,
         cached: bool = False,
     ) -> None:
         self.head, self.trunk = (head or load_head()).eval(), trunk or load_trunk()
