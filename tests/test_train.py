@@ -1,7 +1,6 @@
 """The training loop: gradients reach what is trained, text is encoded once, kills and processes change nothing."""
 
 import ast
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import torch
 import wsfp_helpers
 from wsfp_helpers.data.base import Faces, WeakFaces
 from wsfp_helpers.labels import PROMPTS, K
+from wsfp_helpers.runs import read_metrics
 from wsfp_helpers.storage import InputError
 from wsfp_helpers.train import DisFaceRep, Objective, TrainConfig, choose, load_model, preset, render, save_model, train
 from wsfp_helpers.vit import MultiClassTokenViT, Projector
@@ -136,9 +136,9 @@ def test_resume_after_kill_9_is_bit_identical(tmp_path):
     (tmp_path / "whole").mkdir()
     whole = train(tiny_vit(), tiny_faces(), CONFIG, tmp_path / "whole", tiny_vlm())
     assert same(resumed, whole)
-    rows = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "whole")]
+    rows = [read_metrics(tmp_path / name) for name in ("killed", "whole")]
     assert rows[0] == rows[1]
-    assert [json.loads(line)["step"] for line in rows[0].splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows[0]] == [1, 2, 3, 4, 5, 6]
 
 
 def test_ema_and_accumulation_resume_too(tmp_path):
@@ -189,7 +189,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         done = subprocess.run([*command, str(script)], capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        losses[count] = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        losses[count] = [row["loss"] for row in read_metrics(run)]
     assert len(losses[1]) == 6
     assert losses[2] == pytest.approx(losses[1], rel=1e-4)
 

@@ -5,10 +5,9 @@ function of (seed, step), so a run that was killed goes on bit for bit where its
 order does not depend on the number of processes.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
@@ -27,7 +24,8 @@ from wsfp_helpers import losses
 from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.labels import PROMPTS
 from wsfp_helpers.losses import TcdConfig
-from wsfp_helpers.storage import InputError, atomic_path, existing
+from wsfp_helpers.runs import append_metrics, load_weights, save_weights
+from wsfp_helpers.storage import InputError
 from wsfp_helpers.trunk import to_tensor
 from wsfp_helpers.vit import ClassTokenOutput, MultiClassTokenViT, Projector
 from wsfp_helpers.vlm import VisionLanguageModel
@@ -213,8 +211,6 @@ def train(
         run.mkdir(parents=True, exist_ok=True)
     if checkpoint is not None and checkpoint.exists():
         step = _restore(checkpoint, model, optimiser, ema, accelerator.scaler)
-        if main:
-            _forget_later_metrics(run / "metrics.jsonl", step)
     wrapped.train()
     data, bar = None, tqdm(total=last, initial=step, desc="training", unit="step", disable=not main)
     for epoch in range(step // steps_per_epoch, config.epochs):
@@ -248,10 +244,9 @@ def train(
                 bar.set_postfix({name: f"{value:.3g}" for name, value in list(row.items())[3:8]}, refresh=False)
                 bar.update()
                 if run is not None:
-                    with (run / "metrics.jsonl").open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                    append_metrics(run, row)
                     if step % config.save_every == 0 or step == last:
-                        _save(checkpoint, model, optimiser, ema, accelerator.scaler, step, config)
+                        _save(checkpoint, model, optimiser, ema, accelerator.scaler, step)
             if on_step is not None:
                 on_step(step, row)
     bar.close()
@@ -378,76 +373,50 @@ def _epoch(
 
 def save_model(model: DisFaceRep, path: Path) -> None:
     """Weights of a trained model as safetensors, atomically."""
-    with atomic_path(path) as part:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, part)
+    save_weights(path, model.state_dict())
 
 
 def load_model(vit: MultiClassTokenViT, path: str | Path) -> MultiClassTokenViT:
     """Fill ``vit`` from a ``model.safetensors``; raises :class:`InputError` for a truncated file or another model."""
-    weights = _read(path)[0]
+    weights, _ = load_weights(path)
     state = {name.removeprefix("vit."): value for name, value in weights.items() if name.startswith("vit.")}
-    wanted = vit.state_dict()
-    wrong = [
-        n for n in sorted(wanted | state) if n not in state or n not in wanted or state[n].shape != wanted[n].shape
-    ]
+    shapes = ({name: value.shape for name, value in some.items()} for some in (vit.state_dict(), state))
+    wrong = sorted(dict(set.symmetric_difference(*(set(some.items()) for some in shapes))))
     if wrong:
         raise InputError(f"{path} is a checkpoint of another architecture ({wrong[0]} differs): use its own profile")
     vit.load_state_dict(state)
     return vit.eval()
 
 
-def _save(path: Path, model: nn.Module, optimiser, ema, scaler, step: int, config: TrainConfig) -> None:
+def _save(path: Path, model: nn.Module, optimiser, ema, scaler, step: int) -> None:
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, entry in optimiser.state_dict()["state"].items():
         state |= {f"optimiser.{index}.{name}": value for name, value in entry.items()}
     if ema is not None:
         state |= {f"ema.{name}": value for name, value in ema.state_dict().items()}
-    about = {"step": step, "scaler": scaler.state_dict() if scaler else None, "config": asdict(config)}
-    with atomic_path(path) as part:
-        save_file({name: value.contiguous() for name, value in state.items()}, part, {"wsfp": json.dumps(about)})
+    save_weights(path, state, step=step, scaler=scaler.state_dict() if scaler else None)
 
 
 def _restore(path: Path, model: nn.Module, optimiser, ema, scaler) -> int:
     """Put model, optimiser, EMA and scaler back; returns the number of steps done."""
-    state, about = _read(path)
+    state, about = load_weights(path)
     try:
-        model.load_state_dict({n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")})
+        model.load_state_dict(_part(state, "model"))
     except RuntimeError as error:
         raise InputError(
             f"{path} is a checkpoint of another model ({str(error).splitlines()[-1].strip()}): take a new run directory"
         ) from error
     entries: dict[int, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            entries.setdefault(int(index), {})[key] = value
+    for name, value in _part(state, "optimiser").items():
+        index, key = name.split(".", 1)
+        entries.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
     if ema is not None:
-        ema.load_state_dict({n.removeprefix("ema."): v for n, v in state.items() if n.startswith("ema.")})
+        ema.load_state_dict(_part(state, "ema"))
     if scaler is not None and about["scaler"]:
         scaler.load_state_dict(about["scaler"])
     return about["step"]
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    try:
-        with safe_open(existing(path, "checkpoint"), "pt") as file:
-            about = json.loads((file.metadata() or {}).get("wsfp", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} cannot be read as safetensors ({error}): it is truncated; train again or restore it"
-        ) from error
-
-
-def _forget_later_metrics(path: Path, step: int) -> None:
-    """Drop the rows after the checkpoint, which will be written again, and a row cut in half by a kill."""
-    kept = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except json.JSONDecodeError:
-            break
-    with atomic_path(path) as part:
-        part.write_text("".join(f"{line}\n" for line in kept))
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): v for name, v in state.items() if name.startswith(f"{prefix}.")}
