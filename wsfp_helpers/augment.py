@@ -1,7 +1,7 @@
 """Augmented copies for the light parser: what a photograph may do to a face that a renderer never does.
 
 Everything acts on the picture and on the *target that training was given* (a rendered mask for the upper bound, a
-pseudo label for the weak parser), so both kinds of parser use the same function and no other label is looked at.
+pseudo label for the weak parser); no other label is looked at, and by default none is needed to change the picture.
 """
 
 import io
@@ -28,16 +28,19 @@ class AugmentConfig:
     """Standard deviation in degrees."""
     elastic: float = 0.012
     """Root mean square of the smooth random displacement: moves brows towards eyes, lips towards noses."""
-    background: float = 0.4
+    background: float = 0.0
     """Probability that everything the target calls background is replaced."""
-    fade: float = 0.5
+    fade: float = 0.0
     """Probability that brows are blended into the skin around them: rendered ones are darker than real ones."""
     occlusion: float = 0.15
     photometric: float = 0.9
 
 
-PLAIN = AugmentConfig(wide=0, rotation=0, elastic=0, background=0, fade=0, occlusion=0, photometric=0)
+PLAIN = AugmentConfig(wide=0, rotation=0, elastic=0, occlusion=0, photometric=0)
 """No augmentation beyond the flip and small changes of the framing."""
+
+WITH_MASKS = AugmentConfig(background=0.4, fade=0.5)
+"""With the two that need to know where parts are: for targets as exact as the rendered masks of the upper bound."""
 
 
 def augment(

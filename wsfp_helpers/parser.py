@@ -46,8 +46,9 @@ class ParserConfig:
     dropout: float = 0.1
     stem_dropout: float = 0.2
     """Probability that a training picture is seen without its stem, so that rendered texture is not all there is."""
-    copies: int = 4
-    rare_copies: int = 4
+    copies: int = 2
+    """Augmented copies of each picture, beside the picture itself."""
+    rare_copies: int = 2
     """Further copies of the pictures that show glasses, a hat or a necklace."""
     balance: float = 0.3
     """In the cross-entropy a class weighs its frequency to the power of minus this."""
@@ -142,14 +143,15 @@ def make_copies(
     seed: int = 0,
     folder: Path | None = None,
 ) -> Copies:
-    """Augment every picture ``config.copies`` times (those with :data:`RARE` parts more often) and compute the tokens.
+    """Every picture and its augmented copies, of those with :data:`RARE` parts some more, and the tokens of all.
 
     ``target(i)`` gives the label map ``(H, W)`` uint8 that picture ``i`` is trained with: a pseudo label, or for the
     upper bound a mask.  Tokens are kept in ``folder`` (default: the cache), so an interrupted run goes on.
     """
     columns = [faces.scheme.components.index(name) for name in RARE]
     rare = np.flatnonzero(faces.labels[:, columns].any(1))
-    order = np.concatenate([np.arange(len(faces))] * config.copies + [rare] * config.rare_copies)
+    order = np.concatenate([np.arange(len(faces))] * (1 + config.copies) + [rare] * config.rare_copies)
+    rng = np.random.default_rng(seed)
     size, per_side = config.size, trunk.size // trunk.patch
     pictures = np.empty((len(order), size, size, 3), np.uint8)
     targets = np.empty((len(order), size, size), np.uint8)
@@ -163,8 +165,9 @@ def make_copies(
             )
         picture = np.array(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
         label_map = np.array(Image.fromarray(label_map).resize((size, size), Image.Resampling.NEAREST))
-        rng = np.random.default_rng([seed, place])
-        pictures[place], targets[place] = augment(picture, label_map, rng, config.augment)
+        if place >= len(faces):
+            picture, label_map = augment(picture, label_map, rng, config.augment)
+        pictures[place], targets[place] = picture, label_map
     for start in range(0, len(order), 256):
         part = pictures[start : start + 256]
         tokens[start : start + 256] = features(part, trunk, len(part), f"tokens from {start}", folder=folder)

@@ -1,0 +1,93 @@
+"""Train the shipped light parsers on SynthFaces-19 celeb/train, and score them on every test set.
+
+usage: python scripts/train_parsers.py supervised
+       python scripts/train_parsers.py weak --labels FOLDER
+       python scripts/train_parsers.py scores [--only SET]
+
+``weak`` learns from the pseudo labels of ``wsfp pseudo`` (``FOLDER/ID.png``) and opens no label map; ``supervised``
+learns from the rendered masks.  ``scores`` writes docs/results/parsers.json.
+"""
+
+import argparse
+import shlex
+import sys
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from wsfp_helpers.augment import WITH_MASKS
+from wsfp_helpers.data.base import Faces
+from wsfp_helpers.data.cache import cache_dir
+from wsfp_helpers.data.frl import SCORED, frl_london
+from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.evaluate import Scores, evaluate_pairs
+from wsfp_helpers.labels import CELEBAMASK
+from wsfp_helpers.parser import SHIPPED, Parser, load_parser, make_copies, train_parser
+from wsfp_helpers.profiles import profile
+from wsfp_helpers.results import scores_row, write_results
+from wsfp_helpers.storage import read_label_map
+from wsfp_helpers.trunk import load_trunk
+
+SETS = ("celeb/val", "celeb/test", "lapa/test", "helen/test", "FRL London")
+
+
+def train(kind: str, labels: Path | None, seed: int) -> Path:
+    """Train one parser and write its asset."""
+    faces, config, trunk = synthfaces("celeb/train"), profile("embedded").parser, load_trunk()
+    if kind == "supervised":
+        config = replace(config, augment=WITH_MASKS)
+        copies = make_copies(faces, faces.label_map, config, trunk, seed)
+        targets = "rendered masks of SynthFaces-19 celeb/train"
+    else:
+        weak = faces.weak()
+        copies = make_copies(
+            weak, lambda i: read_label_map(labels / f"{weak.ids[i]}.png", len(CELEBAMASK)), config, trunk, seed
+        )
+        targets = "pseudo labels of SynthFaces-19 celeb/train, made from image-level labels"
+    network, losses = train_parser(copies, config, seed=seed, folder=cache_dir() / "parsers" / kind, desc=kind)
+    facts = {
+        "targets": targets,
+        "command": shlex.join(["python", "scripts/train_parsers.py", *sys.argv[1:]]),
+        "seed": seed,
+        "date": date.today().isoformat(),
+        "last_loss": float(np.mean(losses[-50:])),
+    }
+    Parser(network, trunk, config, facts).save(SHIPPED[kind])
+    return SHIPPED[kind]
+
+
+def score(parser: Parser, faces: Faces) -> Scores:
+    """Scores of a parser on a data set, looked at as ``wsfp parse`` does."""
+    indices = tqdm(range(len(faces)), desc=faces.name, leave=False)
+    scored = SCORED if faces.name == "FRL London" else None
+    return evaluate_pairs(((parser.predict(faces.image(i))[0], faces.label_map(i)) for i in indices), scored=scored)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("what", choices=[*SHIPPED, "scores"])
+    arguments.add_argument("--labels", type=Path, help="folder of pseudo labels, for weak")
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--only", choices=SETS)
+    chosen = arguments.parse_args()
+    if (chosen.what == "weak") != (chosen.labels is not None):
+        arguments.error("weak needs --labels, and only weak does")
+    if chosen.what != "scores":
+        print(train(chosen.what, chosen.labels, chosen.seed))
+        return
+    rows = []
+    for name in [chosen.only] if chosen.only else SETS:
+        faces = frl_london() if name == "FRL London" else synthfaces(name)
+        for kind in SHIPPED:
+            scores = score(load_parser(kind), faces)
+            print(f"{kind} on {name} ({len(faces)} pictures)\n{scores.table()}\n", flush=True)
+            rows.append(scores_row(f"{kind}, {name} ({len(faces)})", [scores]))
+    if not chosen.only:
+        write_results("parsers", "python scripts/train_parsers.py scores", rows)
+
+
+if __name__ == "__main__":
+    main()
