@@ -17,7 +17,7 @@ from wsfp_helpers.profiles import Source, profile
 from wsfp_helpers.pseudo import write_pseudo_labels
 from wsfp_helpers.storage import InputError, read_label_map, write_index_png
 
-COUNT = 8
+COUNT = 4
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,11 +33,11 @@ def few_faces(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny():
     embedded = profile("embedded")
-    fit = replace(embedded.parser.fit, steps=2, batch=4)
+    fit = replace(embedded.parser.fit, steps=2, batch=2)
     return replace(
         embedded,
-        train=replace(embedded.train, epochs=1, batch_size=4, warmup_epochs=0),
-        parser=replace(embedded.parser, size=32, copies=1, rare_copies=0, fit=fit),
+        train=replace(embedded.train, epochs=1, batch_size=2, warmup_epochs=0),
+        parser=replace(embedded.parser, copies=0, rare_copies=0, fit=fit),
     )
 
 
@@ -61,7 +61,7 @@ def test_a_run_directory_says_how_it_was_trained(trained):
     content = json.loads((trained / "config.json").read_text())
     assert content["seed"] == content["config"]["profile"]["train"]["seed"] == 3
     assert content["config"]["boxes"] is None and content["config"]["profile"]["train"]["tcd"] is None
-    assert len((trained / "metrics.jsonl").read_text().splitlines()) == COUNT // 4
+    assert len((trained / "metrics.jsonl").read_text().splitlines()) == COUNT // 2
 
 
 def test_a_finished_run_started_again_changes_nothing(trained, tiny):
