@@ -34,15 +34,14 @@ $(STAMP): pyproject.toml constraints.txt tools/wsfp_helpers.pth
 tutorial: $(STAMP)
 	$(BIN)/python -m tools.run_notebooks
 
-# The notebooks run two at a time, so each gets one thread.
+# Two processes at a time, so each gets one thread.
+test: export OMP_NUM_THREADS := 1
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
-ifneq ($(NOTEBOOKS),)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --timeout=0 \
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --timeout=0 \
 	    -n 2 --dist loadfile $(NOTEBOOKS)
-endif
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab $(firstword $(NOTEBOOKS))

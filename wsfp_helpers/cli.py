@@ -197,3 +197,7 @@ def evaluate(
     typer.echo(scores.table())
     if json is not None:
         write_json(json, scores.as_dict())
+
+
+if __name__ == "__main__":  # for accelerate launch -m wsfp_helpers.cli
+    app()

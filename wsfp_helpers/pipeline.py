@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from wsfp_helpers import ccd, fcam, runs
 from wsfp_helpers.data.base import WeakFaces
@@ -96,7 +97,8 @@ def run_train(
     records = _boxes(boxes, config)
     vit = config.model.build(seed)
     vlm = load_vlm(config.vlm) if tcd else None
-    out = runs.start_run(out, {"profile": asdict(config), **masking}, seed)
+    with PartialState().main_process_first():
+        out = runs.start_run(out, {"profile": asdict(config), **masking}, seed)
 
     def masked(epoch: int | None = None) -> WeakFaces:
         return ccd.masked_faces(faces, records, config.ccd, seed, epoch, mix_originals)
