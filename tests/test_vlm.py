@@ -22,6 +22,7 @@ from wsfp_helpers.vlm import (
     convert_flip,
     embedded_model,
     flip_from_huggingface,
+    fold_batch_norms,
     from_huggingface,
     mini_clip,
     mini_flip,
@@ -342,3 +343,25 @@ def test_embedded_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     (tmp_path / "mini_flip.safetensors").write_bytes((ASSETS / "mini_flip.safetensors").read_bytes())
     with pytest.raises(InputError, match=r"does not fit mini_flip: token_embedding\.weight is \("):
         embedded_model("mini_flip", tmp_path)
+
+
+def test_folded_batch_norms_leave_the_function_and_its_gradient_alone() -> None:
+    torch.manual_seed(0)
+    vision = dict(layers=(1, 1, 1, 1), width=16, head_width=16, image_size=64)
+    text = dict(context_length=8, vocab_size=20, width=32, heads=2, layers=1)
+    tower = open_clip.CLIP(embed_dim=24, vision_cfg=vision, text_cfg=text).visual.eval()
+    for module in tower.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 2)
+            module.bias.data.normal_()
+    pictures = torch.randn(3, 3, 64, 64, requires_grad=True)
+    plain = tower(pictures)
+    (gradient,) = torch.autograd.grad(plain.square().sum(), pictures)
+    fold_batch_norms(tower)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in tower.modules())
+    folded = tower(pictures)
+    (folded_gradient,) = torch.autograd.grad(folded.square().sum(), pictures)
+    assert (folded - plain).abs().max() <= 1e-5 * plain.abs().max()
+    assert (folded_gradient - gradient).abs().max() <= 1e-5 * gradient.abs().max()
