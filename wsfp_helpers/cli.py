@@ -199,5 +199,13 @@ def evaluate(
         write_json(json, scores.as_dict())
 
 
+@app.command()
+def bench(json: Json = None) -> None:
+    """Time the fast paths beside the literal ones in one process, and compare their numbers."""
+    from wsfp_helpers.bench import run_bench
+
+    run_bench(json, typer.echo)
+
+
 if __name__ == "__main__":  # for accelerate launch -m wsfp_helpers.cli
     app()
