@@ -207,5 +207,45 @@ def bench(json: Json = None) -> None:
     run_bench(json, typer.echo)
 
 
+Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
+Boxes = Annotated[str, typer.Option(help="Boxes of the training set: 'shipped', or a file that `wsfp ccd` wrote.")]
+Work = Annotated[Path | None, typer.Option(help="Folder of the run directories (default: in the cache).")]
+
+
+def _ablate(table: str, name: str, seeds: str, boxes: str, work: Path | None) -> None:
+    from wsfp_helpers.ablate import ablate as measure
+    from wsfp_helpers.ablate import write_table
+    from wsfp_helpers.pipeline import open_boxes
+    from wsfp_helpers.profiles import profile
+
+    config, numbers = profile(name), [int(seed) for seed in seeds.split(",")]
+    path = write_table(table, measure(table, config, open_boxes(boxes, config), numbers, work), numbers, config)
+    typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+@ablate.command()
+def table3(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None) -> None:
+    """Table 3: baseline, with CCD, with CCD and TCD."""
+    _ablate("table3", name, seeds, boxes, work)
+
+
+@ablate.command()
+def table4(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None) -> None:
+    """Table 4: the loss terms of TCD, added one after the other."""
+    _ablate("table4", name, seeds, boxes, work)
+
+
+@ablate.command()
+def fig6(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None) -> None:
+    """Fig. 6: one loss weight changed at a time."""
+    _ablate("fig6", name, seeds, boxes, work)
+
+
+@ablate.command()
+def vlm(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None) -> None:
+    """Section 4.3.4: a general image-text model against the one of faces."""
+    _ablate("vlm", name, seeds, boxes, work)
+
+
 if __name__ == "__main__":  # for accelerate launch -m wsfp_helpers.cli
     app()

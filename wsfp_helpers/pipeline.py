@@ -27,6 +27,7 @@ from wsfp_helpers.trunk import load_trunk
 from wsfp_helpers.vit import MultiClassTokenViT
 
 SHIPPED = "shipped"
+ASSETS = Path(__file__).parent / "assets"
 
 
 def device() -> str:
@@ -94,7 +95,7 @@ def run_train(
     config = replace(config, train=replace(config.train, seed=seed))
     masking = {"boxes": None if boxes is None else str(boxes), "redraw": redraw, "mix_originals": mix_originals}
     faces = config.faces("train").weak()
-    records = _boxes(boxes, config)
+    records = open_boxes(boxes, config)
     vit = config.model.build(seed)
     vlm = load_vlm(config.vlm) if tcd else None
     with PartialState().main_process_first():
@@ -108,7 +109,8 @@ def run_train(
     return out
 
 
-def _boxes(boxes: str | Path | None, config: Profile) -> Boxes | None:
+def open_boxes(boxes: str | Path | None, config: Profile) -> Boxes | None:
+    """Boxes of a profile's training set: a file, ``"shipped"`` (those of SynthFaces), or ``None``."""
     if boxes is None:
         return None
     if str(boxes) != SHIPPED:
@@ -128,6 +130,13 @@ def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:
     model = existing(folder / "model.safetensors", "trained model (did the training end? start it again)")
     network = ModelConfig(**config["model"])
     return load_model(network.empty(), model), replace(profile(config["name"]), model=network)
+
+
+def shipped_model(name: str = "full") -> MultiClassTokenViT:
+    """A trained network of the embedded world (card: assets/fcam.md): ``"base"``, ``"ccd"`` or ``"full"``, seed 0."""
+    if name not in ("base", "ccd", "full"):
+        raise InputError(f"unknown shipped model {name!r}: expected base, ccd or full")
+    return load_model(profile("embedded").model.empty(), ASSETS / f"fcam_{name}.safetensors")
 
 
 def run_fcam(run: str | Path, out: str | Path, part: str = "train", shard: tuple[int, int] = (0, 1)) -> fcam.FcamFolder:
