@@ -69,15 +69,17 @@ class Fcam:
 
 @torch.inference_mode()
 def extract(
-    vit: MultiClassTokenViT, faces: WeakFaces, config: FcamConfig | None = None, batch_size: int = 8
+    vit: MultiClassTokenViT, faces: WeakFaces, config: FcamConfig | None = None, batch_size: int | None = None
 ) -> Iterator[Fcam]:
     """FCAMs of every picture for its present components, in order; float32 on the model's device.
 
     The channels of a mirror image are exchanged left and right before it is added, which the parent does not do.
+    ``batch_size`` counts pictures; by default 8 on a GPU and 1 on a CPU, whose caches hold no more.
     """
     config = config or FcamConfig()
     vit.eval()
     device = next(vit.parameters()).device
+    batch_size = batch_size or (1 if device.type == "cpu" else 8)
     exchange = torch.from_numpy(CELEBAMASK.flip_components)
     sizes = [round(vit.size * scale / 16) * 16 for scale in config.scales]
     for start in range(0, len(faces), batch_size):
