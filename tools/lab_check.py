@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -133,14 +134,32 @@ def _wait_until_up(address: str, server: subprocess.Popen, log: Path) -> None:
 
 
 def _run_all_cells(tab: Page, address: str, name: str) -> None:
+    """Run the notebook; stops the program with a sentence when a cell has not run in time."""
+    # The session starts before the page opens: on a busy machine JupyterLab would ask which kernel to use.
+    server, _, folder = address.partition("/lab/tree/")
+    tab.context.request.get(f"{server}/lab")
+    token = next(cookie["value"] for cookie in tab.context.cookies() if cookie["name"] == "_xsrf")
+    session = {"path": f"{folder}/{name}", "name": name, "type": "notebook", "kernel": {"name": "python3"}}
+    reply = tab.context.request.post(
+        f"{server}/api/sessions", headers={"X-XSRFToken": token}, data=session, timeout=START * 1000
+    )
+    if not reply.ok:
+        raise SystemExit(f"JupyterLab started no kernel: {reply.text()}")
     tab.goto(f"{address}/{name}?reset", timeout=START * 1000)
     tab.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=START * 1000)
-    idle = tab.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first
-    idle.wait_for(timeout=START * 1000)
-    tab.get_by_role("menuitem", name="Run", exact=True).click()
-    tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    tab.wait_for_timeout(2000)
-    idle.wait_for(timeout=RUN * 1000)
+    prompts, dialog = tab.locator(".jp-CodeCell .jp-InputPrompt"), tab.locator(".jp-Dialog button.jp-mod-accept")
+    ran, busy = (prompts.filter(has_text=re.compile(text)) for text in (r"\[\d+\]", r"\[\*\]"))
+    end = time.monotonic() + RUN
+    while ran.count() < prompts.count() and time.monotonic() < end:
+        if dialog.count():
+            dialog.first.click()
+        elif not busy.count():
+            tab.get_by_role("menuitem", name="Run", exact=True).click()
+            tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            tab.wait_for_timeout(3000)
+        tab.wait_for_timeout(500)
+    if ran.count() < prompts.count():
+        raise SystemExit(f"only {ran.count()} of {prompts.count()} code cells ran in {RUN} s")
     tab.wait_for_timeout(2000)
 
 
