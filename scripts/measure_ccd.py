@@ -14,24 +14,23 @@ from pathlib import Path
 import numpy as np
 
 from wsfp_helpers.ccd import MASKABLE, CCDConfig, accept, face_centre
-from wsfp_helpers.data.base import Faces
 from wsfp_helpers.data.frl import find_frl_london, frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.base import PHRASES, Candidates, Detection
-from wsfp_helpers.detect.boxes import BoxRecord, read_boxes
+from wsfp_helpers.detect.boxes import BoxRecord, read_boxes, shipped_boxes
 from wsfp_helpers.detect.embedded import EmbeddedDetector
 from wsfp_helpers.detect.score import PHRASE, overlap, recall_and_precision, true_boxes
 from wsfp_helpers.results import row, write_results
 
-TURNED = 0.35
-"""Radians of yaw (20 degrees) from which a face counts as turned."""
+GROUPS = (
+    ("celeb/val", "frontal", 0.0, 0.35),
+    ("celeb/val", "turned", 0.35, 2.0),
+    ("lapa/test", "frontal", 0.0, 0.35),
+    ("lapa/test", "turned", 0.35, 0.7),
+    ("lapa/test", "far turned", 0.7, 2.0),
+)
+"""Split, name, and the yaw in radians from and below which a face belongs to the group (0.35 is 20 degrees)."""
 FULL_SET = 30_000
-
-
-def candidates(faces: Faces) -> list[Candidates]:
-    """What the embedded detector finds in every picture."""
-    detector = EmbeddedDetector(cached=True)
-    return [found for i in range(len(faces)) for found in detector.detect_batch([faces.image(i)])]
 
 
 def measure_detector() -> list[dict]:
@@ -40,7 +39,7 @@ def measure_detector() -> list[dict]:
     if find_frl_london() is not None:
         sets["FRL London (real photographs)"] = frl_london()
     for name, faces in sets.items():
-        found = candidates(faces)
+        found = EmbeddedDetector().detect_faces(faces)
         boxes = [true_boxes(faces.label_map(i)) for i in range(len(faces))]
         threshold = CCDConfig().score_threshold
         for what, least in (("all candidates", 0.0), (f"candidates above {threshold}", threshold)):
@@ -54,41 +53,55 @@ def measure_detector() -> list[dict]:
             for metric in wanted:
                 per_class = {phrase: [scores[phrase][metric]] for phrase in PHRASES}
                 mean = float(np.mean([value[0] for value in per_class.values()]))
-                rows.append(row(f"{name}, {what}", metric, "percent", [mean], per_class))
+                rows.append(row(f"{name}, {metric.replace('_', ' ')}, {what}", metric, "percent", [mean], per_class))
     return rows
 
 
-def best(found: Candidates, component: str, size: tuple[int, int], config: CCDConfig) -> Detection | None:
+def best_box(found: Candidates, component: str, config: CCDConfig) -> Detection | None:
     """The candidate that a detector alone would give: the best above the score threshold, whatever its side."""
     return next((d for d in found[PHRASE[component]] if d.score > config.score_threshold), None)
 
 
+def picture_line(found: Candidates, component: str, config: CCDConfig) -> Detection | None:
+    """Eq. 1 as printed: the line is the picture's centre."""
+    return accept(found[PHRASE[component]], component, SIZE, config)
+
+
+def face_line(found: Candidates, component: str, config: CCDConfig) -> Detection | None:
+    """Eq. 1 with the line through the face."""
+    return accept(found[PHRASE[component]], component, SIZE, config, face_centre(found, SIZE[1], config))
+
+
+SIZE = (160, 160)
+RULES = {"best box": best_box, "Eq. 1, picture centre": picture_line, "Eq. 1, face centre": face_line}
+
+
 def measure_eq1() -> list[dict]:
-    """Precision and recall of the sided box, for components that the image's label names."""
-    faces, config = synthfaces("celeb/val"), CCDConfig()
-    found, turned = candidates(faces), np.abs(faces.attributes["yaw"].astype(float)) >= TURNED
-    truth = [true_boxes(faces.label_map(i)) for i in range(len(faces))]
-    size = faces.image(0).shape[:2]
-    choices = {
-        "best box": lambda f, c: best(f, c, size, config),
-        "Eq. 1, picture centre": lambda f, c: accept(f[PHRASE[c]], c, size, config),
-        "Eq. 1, face centre": lambda f, c: accept(f[PHRASE[c]], c, size, config, face_centre(f, size[1], config)),
-    }
-    rows = []
-    for group, chosen in (("all", np.ones(len(faces), bool)), ("frontal", ~turned), ("turned", turned)):
-        images = np.flatnonzero(chosen)
-        for name, choose in choices.items():
+    """Precision and recall of the sided box, for components that the image shows (with 10 pixels or more)."""
+    rows, config, seen = [], CCDConfig(), {}
+    for split, group, least, below in GROUPS:
+        faces = synthfaces(split)
+        if split not in seen:
+            truth = [true_boxes(faces.label_map(i)) for i in range(len(faces))]
+            boxes = shipped_boxes(split)
+            seen[split] = [boxes[key].candidates for key in faces.ids], truth
+        found, truth = seen[split]
+        yaw = np.abs(faces.attributes["yaw"].astype(float))
+        images = np.flatnonzero((yaw >= least) & (yaw < below))
+        for name, rule in RULES.items():
             tables = {"precision": {}, "recall": {}}
             for component in MASKABLE:
-                pairs = [(choose(found[i], component), truth[i].get(component)) for i in images]
-                pairs = [(d, t) for d, t in pairs if t is not None]
+                pairs = [
+                    (rule(found[i], component, config), truth[i][component]) for i in images if component in truth[i]
+                ]
                 right = sum(d is not None and overlap(np.array([d.box]), np.array([t]))[0, 0] >= 0.5 for d, t in pairs)
                 given = sum(d is not None for d, _ in pairs)
                 tables["precision"][component] = [100 * right / given if given else float("nan")]
                 tables["recall"][component] = [100 * right / len(pairs)]
             for metric, table in tables.items():
                 mean = float(np.nanmean([value[0] for value in table.values()]))
-                rows.append(row(f"{group} ({len(images)} faces), {name}", metric, "percent", [mean], table))
+                title = f"{split}, {len(images)} {group} faces, {name}, {metric}"
+                rows.append(row(title, metric, "percent", [mean], table))
     return rows
 
 

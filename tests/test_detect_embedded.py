@@ -109,7 +109,7 @@ def test_shipped_detector_on_unseen_faces():
         assert shipped[key].candidates["nose"][0].box == pytest.approx(mine["nose"][0].box, abs=0.5)
 
 
-@pytest.mark.parametrize("split", ["celeb/train", "celeb/val"])
+@pytest.mark.parametrize("split", ["celeb/train", "celeb/val", "lapa/test"])
 def test_shipped_boxes_are_complete(split):
     faces, boxes = synthfaces(split), shipped_boxes(split)
     assert tuple(boxes) == faces.ids

@@ -176,6 +176,11 @@ def check_complete(boxes: Boxes, faces: WeakFaces, where: object = "the boxes") 
         )
 
 
+def shipped_path(split: str) -> Path:
+    """The file that the course ships for a split of SynthFaces."""
+    return ASSETS / f"boxes_synthfaces_{split.removeprefix('celeb/').replace('/', '_')}.jsonl"
+
+
 def shipped_boxes(split: str) -> Boxes:
-    """The embedded detector's boxes of SynthFaces ``celeb/train`` or ``celeb/val``, as the course ships them."""
-    return read_boxes(ASSETS / f"boxes_synthfaces_{split.removeprefix('celeb/')}.jsonl")
+    """The embedded detector's boxes of SynthFaces ``celeb/train``, ``celeb/val`` or ``lapa/test``, as shipped."""
+    return read_boxes(shipped_path(split))

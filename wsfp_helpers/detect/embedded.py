@@ -5,7 +5,7 @@ cell of a 40 x 40 grid it gives one score and one box (distances to the four sid
 (Tian et al. 2019); the score is trained towards the overlap of its box (quality focal loss, Li et al. 2020).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, check_phrase, clip_box
 from wsfp_helpers.storage import InputError, existing
 from wsfp_helpers.trunk import Trunk, as_grid, features, load_trunk, to_tensor
@@ -65,8 +66,7 @@ class EmbeddedDetector:
     """Detector of the five unsided components.
 
     ``head`` defaults to the shipped one, ``trunk`` to the embedded one.  At most ``most`` candidates a phrase are kept,
-    above ``threshold`` and without one that overlaps a better one by more than ``overlap``.  ``cached`` keeps the
-    trunk's features on disk (0.3 MB an image), worth it where other stages need them as well.
+    above ``threshold`` and without one that overlaps a better one by more than ``overlap``.
     """
 
     name = "embedded"
@@ -79,10 +79,9 @@ class EmbeddedDetector:
         threshold: float = 0.15,
         overlap: float = 0.5,
         most: int = 6,
-        cached: bool = False,
     ) -> None:
         self.head, self.trunk = (head or load_head()).eval(), trunk or load_trunk()
-        self.threshold, self.overlap, self.most, self.cached = threshold, overlap, most, cached
+        self.threshold, self.overlap, self.most = threshold, overlap, most
 
     def to(self, device: str) -> Self:
         """The same detector on a device."""
@@ -96,14 +95,22 @@ class EmbeddedDetector:
 
     def detect_batch(self, images: Sequence[np.ndarray], phrases: Sequence[str] = PHRASES) -> list[Candidates]:
         """Candidates of pictures of any sizes; each is padded to a square and goes through the trunk once."""
-        squares = [square(image) for image in images]
-        if self.cached:
-            tokens = features(squares, self.trunk)
-        else:
-            device = next(self.trunk.parameters()).device
-            prepared = [self.trunk.prepare(to_tensor([picture]).to(device)) for picture in squares]
-            tokens = self.trunk(torch.cat(prepared))
-        return self.from_tokens(tokens, [image.shape[:2] for image in images], phrases)
+        device = next(self.trunk.parameters()).device
+        prepared = [self.trunk.prepare(to_tensor([square(image)]).to(device)) for image in images]
+        return self.from_tokens(self.trunk(torch.cat(prepared)), [image.shape[:2] for image in images], phrases)
+
+    def detect_faces(self, faces: WeakFaces) -> list[Candidates]:
+        """Candidates of every picture; the trunk's features stay on disk (0.3 MB an image) for the other stages."""
+        sizes: list[tuple[int, int]] = []
+
+        def squares() -> Iterator[np.ndarray]:
+            for i in range(len(faces)):
+                image = faces.image(i)
+                sizes.append(image.shape[:2])
+                yield square(image)
+
+        tokens = features(squares(), self.trunk, total=len(faces), desc="detection")
+        return [self.from_tokens(tokens[i : i + 1], [size])[0] for i, size in enumerate(sizes)]
 
     @torch.no_grad()
     def from_tokens(
