@@ -42,7 +42,18 @@ def test_help_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0
 
 
-@pytest.mark.parametrize("arguments", [["data", "get", "frl-berlin"], ["evaluate", "--pred", "/no", "--gt", "/no"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["data", "get", "frl-berlin"],
+        ["evaluate", "--pred", "/no", "--gt", "/no"],
+        ["ablate", "vlm", "--seeds", "0;1"],
+        ["fcam", "--run", "/no", "--out", "x", "--shard", "4/4"],
+        ["data", "verify", "/no"],
+        ["parse", "/no", "--out", "x"],
+        ["train", "--out", "x", "--profile", "no"],
+    ],
+)
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments):
     result = wsfp(*arguments)
     assert result.exit_code == 2 and result.stdout == ""
@@ -80,6 +91,18 @@ def test_data_get_without_network_says_so(monkeypatch):
     monkeypatch.setattr("wsfp_helpers.data.frl.fetch_frl_london", offline)
     result = wsfp("data", "get", "frl-london")
     assert result.exit_code == 2 and result.stderr == "wsfp: could not download x: check the network\n"
+
+
+def test_an_ablation_is_run_for_its_seeds_and_its_page_printed(tmp_path, monkeypatch):
+    seen = []
+    page = tmp_path / "table3.md"
+    page.write_text("| the page |")
+    monkeypatch.setattr("wsfp_helpers.ablate.ablate", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr("wsfp_helpers.ablate.write_table", lambda *_: page.with_suffix(".json"))
+    result = wsfp("ablate", "table3", "--seeds", "3, 5")
+    assert result.exit_code == 0 and "the page" in result.stdout
+    ((table, config, boxes, seeds, _),) = seen
+    assert (table, config.name, seeds) == ("table3", "embedded", [3, 5]) and len(boxes) == 686
 
 
 def test_evaluate_prints_the_table_and_writes_json(tmp_path):

@@ -33,6 +33,9 @@ ProfileName = Annotated[str, typer.Option("--profile", help="embedded, frl or pa
 Part = Annotated[str, typer.Option(help="Data of the profile: train, val or test.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
 Shard = Annotated[str, typer.Option(help="I/N: this process does share I (from 0) of N.")]
+Seeds = Annotated[str, typer.Option(help="Seeds, with commas between them.")]
+Boxes = Annotated[str, typer.Option(help="Boxes of the training set: boxes.jsonl of wsfp ccd, or shipped.")]
+Work = Annotated[Path | None, typer.Option(help="Folder of the run directories (default: in the cache).")]
 Json = Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")]
 
 
@@ -41,6 +44,13 @@ def _shard(text: str) -> tuple[int, int]:
     if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
         raise InputError(f"--shard is {text!r}: expected I/N with I from 0 to N - 1, for example 0/4")
     return int(number), int(count)
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = text.split(",")
+    if not all(seed.strip().isdigit() for seed in seeds):
+        raise InputError(f"--seeds is {text!r}: expected whole numbers with commas between them, for example 0,1,2")
+    return [int(seed) for seed in seeds]
 
 
 @app.command()
@@ -207,18 +217,13 @@ def bench(json: Json = None) -> None:
     run_bench(json, typer.echo)
 
 
-Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
-Boxes = Annotated[str, typer.Option(help="Boxes of the training set: 'shipped', or a file that `wsfp ccd` wrote.")]
-Work = Annotated[Path | None, typer.Option(help="Folder of the run directories (default: in the cache).")]
-
-
 def _ablate(table: str, name: str, seeds: str, boxes: str, work: Path | None) -> None:
     from wsfp_helpers.ablate import ablate as measure
     from wsfp_helpers.ablate import write_table
     from wsfp_helpers.pipeline import open_boxes
     from wsfp_helpers.profiles import profile
 
-    config, numbers = profile(name), [int(seed) for seed in seeds.split(",")]
+    config, numbers = profile(name), _seeds(seeds)
     path = write_table(table, measure(table, config, open_boxes(boxes, config), numbers, work), numbers, config)
     typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
 
