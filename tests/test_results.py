@@ -94,6 +94,16 @@ def test_a_page_that_was_edited_or_lost_is_reported_and_can_be_written_again(tmp
     assert check_pages(tmp_path) == []
 
 
+def test_a_json_file_of_ones_own_has_a_page_only_among_the_docs(tmp_path, monkeypatch):
+    rows = [row("r", "speedup", "times", [2.0])]
+    results.write_result_file(tmp_path / "x.json", "wsfp bench", rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "docs")
+    results.write_result_file(tmp_path / "docs" / "x.json", "wsfp bench", rows)
+    assert check_pages(tmp_path / "docs") == []
+    assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == ["x.json", "x.md"]
+
+
 @pytest.mark.parametrize(
     "rows",
     [

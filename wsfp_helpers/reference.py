@@ -1,5 +1,6 @@
 """Slow, literal versions of what the package computes fast: what tests and ``wsfp bench`` hold it against."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -68,3 +69,63 @@ def fcam_by_views(
             low, high = total[component].min(), total[component].max()
             maps[component] = ((total[component] - low) / (high - low + 1e-8)).numpy()
     return maps
+
+
+def tcd_by_pairs(
+    p: Tensor,
+    v_cls: Tensor,
+    pictures: Tensor,
+    labels: Tensor,
+    encode_image: Callable[[Tensor], Tensor],
+    encode_text: Callable[[str], Tensor],
+    prompts: Sequence[str],
+    weights: dict[str, float],
+) -> dict[str, Tensor]:
+    """Eq. 8-16 of the paper as loops over pictures b, components k and prompts l; every term and the ``loss``.
+
+    ``p`` ``(B, K, h, w)`` in [0, 1], ``v_cls`` ``(B, K, D)``, ``pictures`` ``(B, 3, S, S)`` normalised for
+    ``encode_image(picture (1, 3, S, S)) -> (1, D)``, ``labels`` ``(B, K)``, ``encode_text(prompt) -> (D,)``;
+    ``weights`` are the alpha, beta and lambda of Eq. 10, 14 and 16.  All K components are rendered, the text is encoded
+    anew.
+    What the equations leave open is read as in design notes 2.3 and 9.4: the positive logarithm goes on as its tangent
+    below 0.05, and sums over k and l are means over the present components and over the other prompts.
+    """
+
+    def similarity(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum() / (a.norm() * b.norm())
+
+    def attract(cosine: Tensor) -> Tensor:
+        if cosine < 0.05:
+            return -math.log(0.05) - (cosine - 0.05) / 0.05
+        return -torch.log(torch.clamp(cosine, max=0.9999))
+
+    def repel(cosine: Tensor) -> Tensor:
+        return -torch.log(1 - torch.clamp(cosine, 0, 0.9999))
+
+    texts = [encode_text(prompt) for prompt in prompts]
+    names = ("pos_cls", "pos_ffc", "neg_cls", "neg_ffc", "neg_bfc")
+    terms = {name: torch.zeros(()) for name in names} | {"reg": torch.zeros(())}
+    batch, components = labels.shape
+    for b in range(batch):
+        present, size = float(labels[b].sum()), pictures.shape[-2:]
+        for k in range(components):
+            mask = F.interpolate(p[b, k][None, None], size=size, mode="bilinear", align_corners=False)
+            v_ffc = encode_image(pictures[b : b + 1] * mask)[0]
+            v_bfc = encode_image(pictures[b : b + 1] * (1 - mask))[0]
+            terms["reg"] = terms["reg"] + p[b, k].mean() / components / batch
+            if not labels[b, k]:
+                continue
+            others = [other for other in range(components) if other != k]
+            found = {
+                "pos_cls": attract(similarity(v_cls[b, k], texts[k])),
+                "pos_ffc": attract(similarity(v_ffc, texts[k])),
+                "neg_cls": sum(repel(similarity(v_cls[b, k], texts[other])) for other in others) / len(others),
+                "neg_ffc": sum(repel(similarity(v_ffc, texts[other])) for other in others) / len(others),
+                "neg_bfc": repel(similarity(v_bfc, texts[k])),
+            }
+            for name in names:
+                terms[name] = terms[name] + found[name] / present / batch
+    positive = weights["alpha0"] * terms["pos_cls"] + weights["alpha1"] * terms["pos_ffc"]
+    negative = weights["beta0"] * terms["neg_cls"] + weights["beta1"] * terms["neg_ffc"]
+    negative = negative + weights["beta2"] * terms["neg_bfc"]
+    return terms | {"loss": positive + negative + weights["reg"] * terms["reg"]}

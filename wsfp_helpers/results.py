@@ -49,13 +49,12 @@ def write_results(name: str, command: str, rows: Sequence[Mapping], folder: str 
     """
     path = Path(folder) / f"{name}.json"
     write_result_file(path, command, rows)
-    with atomic_path(path.with_suffix(".md")) as part:
-        part.write_text(render(name, read_results(name, folder)), encoding="utf-8")
+    _write_page(path)
     return path
 
 
 def write_result_file(path: str | Path, command: str, rows: Sequence[Mapping]) -> None:
-    """Write only the JSON, to a path of the caller's choice (``wsfp bench --json FILE``)."""
+    """Write the JSON to a path of the caller's choice (``--json FILE``); in :data:`FOLDER` its page as well."""
     content = {
         "command": command,
         "revision": revision(),
@@ -65,6 +64,8 @@ def write_result_file(path: str | Path, command: str, rows: Sequence[Mapping]) -
     }
     _check(content, path)
     write_json(path, content)
+    if Path(path).resolve().parent == FOLDER.resolve():
+        _write_page(Path(path))
 
 
 def read_results(name: str, folder: str | Path = FOLDER) -> dict:
@@ -137,8 +138,12 @@ def check_pages(folder: str | Path = FOLDER) -> list[str]:
 def write_pages(folder: str | Path = FOLDER) -> None:
     """Render every page again."""
     for path in sorted(Path(folder).glob("*.json")):
-        with atomic_path(path.with_suffix(".md")) as part:
-            part.write_text(render(path.stem, read_results(path.stem, folder)), encoding="utf-8")
+        _write_page(path)
+
+
+def _write_page(path: Path) -> None:
+    with atomic_path(path.with_suffix(".md")) as part:
+        part.write_text(render(path.stem, read_results(path.stem, path.parent)), encoding="utf-8")
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,92 @@
+"""The bench: its fast and literal sides agree, and its rows are what results files and users read."""
+
+import json
+
+import numpy as np
+import pytest
+
+from wsfp_helpers import bench
+from wsfp_helpers.bench import Comparison, compare
+from wsfp_helpers.evaluate import evaluate_pairs
+from wsfp_helpers.results import KEYS
+
+
+def test_a_tcd_step_equals_the_loops_over_pictures_components_and_prompts():
+    comparison = bench.tcd_step(batch=2, repeats=1)
+    assert comparison.name == "tcd_step" and comparison.max_abs_diff < 1e-5
+
+
+def test_maps_equal_those_of_one_forward_for_every_scale_and_flip():
+    comparison = bench.fcam_extraction(images=1, repeats=1)
+    assert comparison.name == "fcam_extraction" and comparison.max_abs_diff < 1e-4
+
+
+def test_the_confusion_matrix_equals_boolean_passes():
+    comparison = bench.confusion_matrix(repeats=1)
+    assert comparison.name == "confusion_matrix" and comparison.max_abs_diff == 0
+
+
+def test_both_sides_take_turns_and_their_first_results_are_compared():
+    calls = []
+
+    def side(name):
+        calls.append(name)
+        return len(calls)
+
+    comparison = compare("x", lambda: side("fast"), lambda: side("literal"), lambda a, b: abs(a - b), repeats=4)
+    assert calls == ["fast", "literal"] * 5
+    assert comparison.max_abs_diff == 1
+    calls.clear()
+    compare("x", lambda: side("fast"), lambda: side("literal"), lambda a, b: 0.0, seconds=0, repeats=9)
+    assert calls == ["fast", "literal"] * 4
+
+
+def test_memory_is_what_a_side_adds_at_its_highest():
+    def hungry():
+        held = np.ones(2**25)
+        return float(held.sum())
+
+    comparison = compare("x", hungry, lambda: 0.0, lambda a, b: a - b, repeats=1)
+    assert 200 < comparison.megabytes < 400 and comparison.reference_megabytes < 100
+
+
+def test_a_comparison_says_ratio_difference_and_memory():
+    rows = Comparison("tcd_step", 0.5, 2.0, 3e-6, 10, 20, first_seconds=4).rows()
+    found = {each["metric"]: each["seeds"] for each in rows}
+    assert {each["name"] for each in rows} == {"tcd_step"}
+    assert found == {
+        "speedup": [4.0], "max_abs_diff": [3e-6], "seconds": [0.5], "reference_seconds": [2.0], "memory": [10.0],
+        "reference_memory": [20.0], "first_seconds": [4.0],
+    }  # fmt: skip
+    line = Comparison("tcd_step", 0.5, 2.0, 3e-6, 10, 20).line()
+    assert "4.0x" in line and "3.0e-06" in line and "10 MB against 20 MB" in line
+
+
+def test_the_command_writes_the_three_rows(tmp_path, monkeypatch):
+    names = ("tcd_step", "fcam_extraction", "confusion_matrix")
+    for name in names:
+        monkeypatch.setattr(bench, name, lambda name=name: Comparison(name, 1, 5, 0, 1, 1))
+    said = []
+    bench.run_bench(tmp_path / "bench.json", said.append)
+    content = json.loads((tmp_path / "bench.json").read_text())
+    assert tuple(content) == KEYS and content["command"] == "wsfp bench"
+    assert [each["name"] for each in content["rows"] if each["metric"] == "speedup"] == list(names)
+    assert all(any(name in line for line in said) for name in names)
+
+
+def test_streaming_scores_every_pair_and_says_how_much_memory_it_holds():
+    said = []
+    rows = bench.stream(40, (32, 48), said.append)
+    assert [each["metric"] for each in rows] == ["seconds", "memory_growth"]
+    assert sum(" MB" in line and " pairs " in line for line in said) == 10
+    expected = evaluate_pairs(bench.label_pairs(40, (32, 48))).mean_f1
+    assert any(f"mean F1 {expected:.2f}" in line for line in said)
+
+
+@pytest.mark.parametrize("size", [(512, 512), (33, 70)])
+def test_synthetic_pairs_are_label_maps_of_19_classes(size):
+    pairs = list(bench.label_pairs(2, size))
+    for prediction, truth in pairs:
+        assert prediction.shape == truth.shape == size and prediction.dtype == truth.dtype == np.uint8
+        assert prediction.max() < 19 and set(np.unique(truth)) <= {*range(19), 255}
+    assert 0.7 < (pairs[0][0] == pairs[0][1]).mean() < 0.9
