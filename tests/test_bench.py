@@ -9,6 +9,7 @@ from wsfp_helpers import bench
 from wsfp_helpers.bench import Comparison, compare
 from wsfp_helpers.evaluate import evaluate_pairs
 from wsfp_helpers.results import KEYS
+from wsfp_helpers.storage import InputError
 
 
 def test_a_tcd_step_equals_the_loops_over_pictures_components_and_prompts():
@@ -81,6 +82,14 @@ def test_streaming_scores_every_pair_and_says_how_much_memory_it_holds():
     assert sum(" MB" in line and " pairs " in line for line in said) == 10
     expected = evaluate_pairs(bench.label_pairs(40, (32, 48))).mean_f1
     assert any(f"mean F1 {expected:.2f}" in line for line in said)
+
+
+def test_the_stream_is_a_command_too(tmp_path):
+    bench.run_stream(3, tmp_path / "stream.json", lambda line: None)
+    content = json.loads((tmp_path / "stream.json").read_text())
+    assert content["command"] == "wsfp bench --pairs 3" and content["rows"][0]["name"] == "3 label pairs"
+    with pytest.raises(InputError, match="at least 1 label pair"):
+        bench.run_stream(0)
 
 
 @pytest.mark.parametrize("size", [(512, 512), (33, 70)])

@@ -30,6 +30,7 @@ from wsfp_helpers.losses import TcdConfig
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.reference import counts_by_class, fcam_by_views, tcd_by_pairs
 from wsfp_helpers.results import row, write_result_file
+from wsfp_helpers.storage import InputError
 from wsfp_helpers.train import Objective
 from wsfp_helpers.trunk import load_trunk, to_tensor
 from wsfp_helpers.vit import Projector
@@ -249,6 +250,8 @@ def stream(pairs: int = 30_000, size: tuple[int, int] = (512, 512), say: Callabl
 
     Returns rows of a results file: seconds, and the growth of memory in MB from the first tenth to the end.
     """
+    if pairs < 1:
+        raise InputError(f"expected at least 1 label pair, got {pairs}")
     process, marks, start = psutil.Process(), [], time.perf_counter()
 
     def watched() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -276,3 +279,11 @@ def run_bench(json: str | Path | None = None, say: Callable[[str], None] = print
     if json is not None:
         write_result_file(json, "wsfp bench", [each for comparison in comparisons for each in comparison.rows()])
     return comparisons
+
+
+def run_stream(pairs: int, json: str | Path | None = None, say: Callable[[str], None] = print) -> list[dict]:
+    """:func:`stream` of ``pairs`` label pairs, also written to ``json`` if it is given."""
+    rows = stream(pairs, say=say)
+    if json is not None:
+        write_result_file(json, f"wsfp bench --pairs {pairs}", rows)
+    return rows

@@ -210,11 +210,17 @@ def evaluate(
 
 
 @app.command()
-def bench(json: Json = None) -> None:
+def bench(
+    json: Json = None,
+    pairs: Annotated[int | None, typer.Option(help="Instead: evaluate so many label pairs, and watch memory.")] = None,
+) -> None:
     """Time the fast paths beside the literal ones in one process, and compare their numbers."""
-    from wsfp_helpers.bench import run_bench
+    from wsfp_helpers.bench import run_bench, run_stream
 
-    run_bench(json, typer.echo)
+    if pairs is None:
+        run_bench(json, typer.echo)
+    else:
+        run_stream(pairs, json, typer.echo)
 
 
 def _ablate(table: str, name: str, seeds: str, boxes: str, work: Path | None) -> None:
@@ -250,6 +256,32 @@ def fig6(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = 
 def vlm(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None) -> None:
     """Section 4.3.4: a general image-text model against the one of faces."""
     _ablate("vlm", name, seeds, boxes, work)
+
+
+@app.command()
+def table1(
+    profile: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None
+) -> None:
+    """Table 1: pseudo masks, and parsers trained on them on val and test, beside full supervision."""
+    _table("table1", name, seeds, boxes, work)
+
+
+@app.command()
+def table2(
+    profile: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None
+) -> None:
+    """Table 2: the parsers of Table 1 on other faces, and on real photographs."""
+    _table("table2", name, seeds, boxes, work)
+
+
+def _table(table: str, name: str, seeds: str, boxes: str, work: Path | None) -> None:
+    from wsfp_helpers import tables
+    from wsfp_helpers.pipeline import open_boxes
+    from wsfp_helpers.profiles import profile
+
+    config = profile(name)
+    path = getattr(tables, table)(config, open_boxes(boxes, config), _seeds(seeds), work)
+    typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":  # for accelerate launch -m wsfp_helpers.cli
