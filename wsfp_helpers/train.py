@@ -47,7 +47,7 @@ class TrainConfig:
     lr_scaling: Literal["none", "linear512"] = "none"
     min_lr: float = 0.0
     warmup_lr: float = 1e-6
-    warmup_epochs: int = 5
+    warmup_epochs: float = 5
     weight_decay: float = 0.05
     seed: int = 0
     tcd: TcdConfig | None = field(default_factory=TcdConfig)
@@ -77,7 +77,7 @@ def preset(name: str) -> TrainConfig:
             lr=5e-4, lr_scaling="linear512", min_lr=1e-5, batch_size=32, tcd=None, augmentation="mctformer", workers=8
         ),
         "embedded": TrainConfig(
-            epochs=6, batch_size=16, lr=1e-3, min_lr=1e-5, warmup_lr=1e-5, warmup_epochs=1,
+            epochs=3, batch_size=8, lr=1e-3, min_lr=1e-5, warmup_lr=1e-5, warmup_epochs=0.3,
             tcd=TcdConfig(max_classes_per_image=4),
         ),
     }  # fmt: skip
