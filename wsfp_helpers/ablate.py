@@ -116,6 +116,19 @@ def measure(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path, su
 
     Training is given pictures and image-level labels; the label maps are opened after it has ended.
     """
+    run = train_row(row, config, boxes, seed, folder)
+    known = run / f"pseudo_{subset}.json"
+    if not known.exists():
+        vit = load_model(config.model.empty(), run / "model.safetensors")
+        faces = config.faces("train")
+        faces = faces.subset(uniform_subset(len(faces), subset))
+        labels = (pseudo_label(fcam, config.theta) for fcam in extract(vit, faces.weak(), config.fcam))
+        write_json(known, {"row": row.name, "matrix": pseudo_quality(labels, faces).matrix})
+    return Scores(np.array(read_json(known)["matrix"]), images=subset)
+
+
+def train_row(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path) -> Path:
+    """Train one row with one seed where that has not been done; returns its run directory."""
     name = row.vlm or config.vlm
     config = replace(config, train=replace(config.train, tcd=row.tcd, seed=seed), vlm=name if row.tcd else "none")
     settings = asdict(config) | {"ccd_masks": row.ccd}
@@ -125,14 +138,7 @@ def measure(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path, su
         faces = config.faces("train").weak()
         data = masked_faces(faces, boxes, config.ccd, seed) if row.ccd else faces
         train(config.model.build(seed), data, config.train, run, load_vlm(name) if row.tcd else None)
-    known = run / f"pseudo_{subset}.json"
-    if not known.exists():
-        vit = load_model(config.model.empty(), run / "model.safetensors")
-        faces = config.faces("train")
-        faces = faces.subset(uniform_subset(len(faces), subset))
-        labels = (pseudo_label(fcam, config.theta) for fcam in extract(vit, faces.weak(), config.fcam))
-        write_json(known, {"row": row.name, "matrix": pseudo_quality(labels, faces).matrix})
-    return Scores(np.array(read_json(known)["matrix"]), images=subset)
+    return run
 
 
 def _key(settings: Mapping) -> str:

@@ -263,7 +263,7 @@ def table1(
     profile: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None
 ) -> None:
     """Table 1: pseudo masks, and parsers trained on them on val and test, beside full supervision."""
-    _table("table1", name, seeds, boxes, work)
+    _table("table1", profile, seeds, boxes, work)
 
 
 @app.command()
@@ -271,7 +271,7 @@ def table2(
     profile: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None
 ) -> None:
     """Table 2: the parsers of Table 1 on other faces, and on real photographs."""
-    _table("table2", name, seeds, boxes, work)
+    _table("table2", profile, seeds, boxes, work)
 
 
 def _table(table: str, name: str, seeds: str, boxes: str, work: Path | None) -> None:
