@@ -18,7 +18,7 @@ from wsfp_helpers.data.base import uniform_subset
 from wsfp_helpers.data.cache import cache_dir
 from wsfp_helpers.detect.boxes import Boxes
 from wsfp_helpers.evaluate import Scores
-from wsfp_helpers.fcam import extract
+from wsfp_helpers.fcam import FcamConfig, extract
 from wsfp_helpers.losses import TcdConfig
 from wsfp_helpers.profiles import Profile, load_vlm
 from wsfp_helpers.pseudo import pseudo_label, pseudo_quality
@@ -32,12 +32,16 @@ SUBSET = 229
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: masked pictures or not, the text-guided losses or ``None``, which image-text model."""
+    """One line of a table: masked pictures or not, the text-guided losses or ``None``, which image-text model.
+
+    ``fcam`` is another way to read the maps out of the same trained network.
+    """
 
     name: str
     ccd: bool = True
     tcd: TcdConfig | None = None
     vlm: str | None = None
+    fcam: FcamConfig | None = None
 
 
 def table3(tcd: TcdConfig) -> list[Row]:
@@ -83,7 +87,20 @@ def vlm(tcd: TcdConfig) -> list[Row]:
     return [Row("mini-CLIP (general)", tcd=tcd, vlm="mini_clip"), Row("mini-FLIP (faces)", tcd=tcd, vlm="mini_flip")]
 
 
-TABLES = {"table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm}
+def variants(tcd: TcdConfig) -> list[Row]:
+    """Ways to make a map of one trained network (design notes 1.5): which evidence, with affinity or not."""
+    return [
+        Row(
+            f"{variant}, {'affinity' if affinity else 'no affinity'}",
+            tcd=tcd,
+            fcam=FcamConfig(scales=(1.0,), variant=variant, affinity=affinity),
+        )
+        for variant in ("fused", "patch", "attention")
+        for affinity in (True, False)
+    ]
+
+
+TABLES = {"table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm, "variants": variants}
 
 
 def ablate(
@@ -117,27 +134,33 @@ def measure(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path, su
     Training is given pictures and image-level labels; the label maps are opened after it has ended.
     """
     run = train_row(row, config, boxes, seed, folder)
-    known = run / f"pseudo_{subset}.json"
+    fcam = row.fcam or config.fcam
+    known = run / f"pseudo_{_key({'fcam': asdict(fcam), 'theta': config.theta, 'subset': subset})}.json"
     if not known.exists():
         vit = load_model(config.model.empty(), run / "model.safetensors")
         faces = config.faces("train")
         faces = faces.subset(uniform_subset(len(faces), subset))
-        labels = (pseudo_label(fcam, config.theta) for fcam in extract(vit, faces.weak(), config.fcam))
+        labels = (pseudo_label(each, config.theta) for each in extract(vit, faces.weak(), fcam))
         write_json(known, {"row": row.name, "matrix": pseudo_quality(labels, faces).matrix})
     return Scores(np.array(read_json(known)["matrix"]), images=subset)
 
 
 def train_row(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path) -> Path:
     """Train one row with one seed where that has not been done; returns its run directory."""
-    name = row.vlm or config.vlm
-    config = replace(config, train=replace(config.train, tcd=row.tcd, seed=seed), vlm=name if row.tcd else "none")
-    settings = asdict(config) | {"ccd_masks": row.ccd}
-    run = folder / f"{_key(settings)}-seed{seed}"
-    runs.start_run(run, settings, seed)
+    vlm_name = (row.vlm or config.vlm) if row.tcd else None
+    training = replace(config.train, tcd=row.tcd, seed=seed)
+    settings = {
+        "data": str(config.train_data),
+        "model": asdict(config.model),
+        "train": asdict(training),
+        "ccd": asdict(config.ccd) if row.ccd else None,
+        "vlm": vlm_name,
+    }
+    run = runs.start_run(folder / f"{_key(settings)}-seed{seed}", settings, seed)
     if not (run / "model.safetensors").exists():
         faces = config.faces("train").weak()
         data = masked_faces(faces, boxes, config.ccd, seed) if row.ccd else faces
-        train(config.model.build(seed), data, config.train, run, load_vlm(name) if row.tcd else None)
+        train(config.model.build(seed), data, training, run, load_vlm(vlm_name) if vlm_name else None)
     return run
 
 

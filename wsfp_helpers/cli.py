@@ -253,6 +253,14 @@ def fig6(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = 
 
 
 @ablate.command()
+def variants(
+    name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None
+) -> None:
+    """Ways to read a map out of a trained network: fused, patch map, attention, with affinity or not."""
+    _ablate("variants", name, seeds, boxes, work)
+
+
+@ablate.command()
 def vlm(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None) -> None:
     """Section 4.3.4: a general image-text model against the one of faces."""
     _ablate("vlm", name, seeds, boxes, work)
