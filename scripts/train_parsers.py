@@ -39,12 +39,12 @@ def train(kind: str, labels: Path | None, seed: int) -> Path:
     faces, config, trunk = synthfaces("celeb/train"), profile("embedded").parser, load_trunk()
     if kind == "supervised":
         config = replace(config, augment=WITH_MASKS)
-        copies = make_copies(faces, faces.label_map, config, trunk, seed)
+        copies = make_copies(faces, faces.label_map, config, trunk)
         targets = "rendered masks of SynthFaces-19 celeb/train"
     else:
         weak = faces.weak()
         copies = make_copies(
-            weak, lambda i: read_label_map(labels / f"{weak.ids[i]}.png", len(CELEBAMASK)), config, trunk, seed
+            weak, lambda i: read_label_map(labels / f"{weak.ids[i]}.png", len(CELEBAMASK)), config, trunk
         )
         targets = "pseudo labels of SynthFaces-19 celeb/train, made from image-level labels"
     network, losses = train_parser(copies, config, seed=seed, folder=cache_dir() / "parsers" / kind, desc=kind)
@@ -81,7 +81,7 @@ def main() -> None:
     rows = []
     for name in [chosen.only] if chosen.only else SETS:
         faces = frl_london() if name == "FRL London" else synthfaces(name)
-        for kind in SHIPPED:
+        for kind in [kind for kind, path in SHIPPED.items() if path.exists()]:
             scores = score(load_parser(kind), faces)
             print(f"{kind} on {name} ({len(faces)} pictures)\n{scores.table()}\n", flush=True)
             rows.append(scores_row(f"{kind}, {name} ({len(faces)})", [scores]))

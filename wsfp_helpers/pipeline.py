@@ -167,7 +167,7 @@ def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int =
     else:
         trunk = load_trunk()
         network, _ = train_parser(
-            make_copies(faces, target, config.parser, trunk, seed), config.parser, seed=seed, folder=out
+            make_copies(faces, target, config.parser, trunk), config.parser, seed=seed, folder=out
         )
         Parser(network, trunk, config.parser, {"labels": str(labels), "seed": seed}).save(path)
     return path
