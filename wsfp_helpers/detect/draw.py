@@ -18,13 +18,13 @@ def draw_boxes(
     """
     scale = width / image.shape[1]
     picture = Image.fromarray(image).resize((width, round(image.shape[0] * scale)), Image.BICUBIC)
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=width / 30)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=width / 20)
     for i, box in enumerate(boxes):
         colour, word = ImageColor.getrgb(COLOURS[i % len(COLOURS)]), words[i] if words else ""
         x1, y1, x2, y2 = (scale * value for value in box)
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=1 if word.startswith("x") else max(2, width // 160))
         if word:
-            place = (x1, max(0, y1 - width / 25))
+            place = (x1, max(0, y1 - width / 16))
             pen.rectangle(pen.textbbox(place, word, font=font), fill="white")
             pen.text(place, word, fill=colour, font=font)
     return np.array(picture)
