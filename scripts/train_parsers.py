@@ -5,7 +5,8 @@ usage: python scripts/train_parsers.py supervised
        python scripts/train_parsers.py scores [--only SET]
 
 ``weak`` learns from the pseudo labels of ``wsfp pseudo`` (``FOLDER/ID.png``) and opens no label map; ``supervised``
-learns from the rendered masks.  ``scores`` writes docs/results/parsers.json.
+learns from the rendered masks.  ``scores`` writes docs/results/parsers.json
+and the table of the model card, wsfp_helpers/assets/parser.md.
 """
 
 import argparse
@@ -25,12 +26,14 @@ from wsfp_helpers.data.frl import SCORED, frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.evaluate import Scores, evaluate_pairs
 from wsfp_helpers.labels import CELEBAMASK
-from wsfp_helpers.parser import SHIPPED, Parser, load_parser, make_copies, train_parser
+from wsfp_helpers.parser import ASSETS, SHIPPED, Parser, load_parser, make_copies, train_parser
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.results import scores_row, write_results
-from wsfp_helpers.storage import read_label_map
+from wsfp_helpers.storage import atomic_path, read_label_map
 from wsfp_helpers.trunk import load_trunk
 
+CARD = ASSETS / "parser.md"
+BEGIN, END = "<!-- scores: written by scripts/train_parsers.py scores -->\n", "<!-- end of scores -->"
 SETS = ("celeb/val", "celeb/test", "lapa/test", "helen/test", "FRL London")
 
 
@@ -66,6 +69,21 @@ def score(parser: Parser, faces: Faces) -> Scores:
     return evaluate_pairs(((parser.predict(faces.image(i))[0], faces.label_map(i)) for i in indices), scored=scored)
 
 
+def write_card(scores: dict[tuple[str, str], Scores]) -> None:
+    """Put a table of the scores of every parser (first of the key) on every set (second) into the model card."""
+    kinds, sets = (list(dict.fromkeys(key[place] for key in scores)) for place in (0, 1))
+    names = ["**mean**", *CELEBAMASK.components]
+    columns = [(kind, name) for name in sets for kind in kinds]
+    lines = [f"| class | {' | '.join(f'{name}: {kind}' for kind, name in columns)} |"]
+    lines += ["| --- |" + " ---: |" * len(columns)]
+    for name in names:
+        values = [scores[key].mean_f1 if name == names[0] else scores[key].per_class.get(name) for key in columns]
+        lines.append(f"| {name} | {' | '.join('' if value is None else f'{value:.1f}' for value in values)} |")
+    before, _, rest = CARD.read_text(encoding="utf-8").partition(BEGIN)
+    with atomic_path(CARD) as part:
+        part.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2], encoding="utf-8")
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("what", choices=[*SHIPPED, "scores"])
@@ -78,15 +96,16 @@ def main() -> None:
     if chosen.what != "scores":
         print(train(chosen.what, chosen.labels, chosen.seed))
         return
-    rows = []
+    scores = {}
     for name in [chosen.only] if chosen.only else SETS:
         faces = frl_london() if name == "FRL London" else synthfaces(name)
         for kind in [kind for kind, path in SHIPPED.items() if path.exists()]:
-            scores = score(load_parser(kind), faces)
-            print(f"{kind} on {name} ({len(faces)} pictures)\n{scores.table()}\n", flush=True)
-            rows.append(scores_row(f"{kind}, {name} ({len(faces)})", [scores]))
+            scores[kind, name] = score(load_parser(kind), faces)
+            print(f"{kind} on {name}\n{scores[kind, name].table()}\n", flush=True)
     if not chosen.only:
+        rows = [scores_row(f"{kind}, {name}", [each]) for (kind, name), each in scores.items()]
         write_results("parsers", "python scripts/train_parsers.py scores", rows)
+        write_card(scores)
 
 
 if __name__ == "__main__":
