@@ -78,7 +78,7 @@ def preset(name: str) -> TrainConfig:
         ),
         "embedded": TrainConfig(
             epochs=3, batch_size=8, lr=1e-3, min_lr=1e-5, warmup_lr=1e-5, warmup_epochs=0.3,
-            tcd=TcdConfig(max_classes_per_image=4),
+            tcd=TcdConfig(max_classes_per_image=8),
         ),
     }  # fmt: skip
     if name not in presets:
