@@ -33,6 +33,9 @@ SHIPPED = {
     "mini-FLIP": ("mini_flip.safetensors", "scripts/train_mini_flip.py"),
     "mini-CLIP": ("mini_clip.safetensors", "scripts/train_mini_flip.py"),
     "detector": ("detector.safetensors", "scripts/train_detector.py"),
+    "maps, baseline": ("fcam_base.safetensors", "scripts/ship_models.py"),
+    "maps, with CCD": ("fcam_ccd.safetensors", "scripts/ship_models.py"),
+    "maps, full method": ("fcam_full.safetensors", "scripts/ship_models.py"),
     "parser, weak": ("parser_weak.safetensors", "scripts/train_parsers.py"),
     "parser, supervised": ("parser_supervised.safetensors", "scripts/train_parsers.py"),
 }
