@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import ImageColor
 from safetensors.torch import save_file
 from torch import nn
 
@@ -10,9 +11,11 @@ from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect import load_detector
 from wsfp_helpers.detect.base import PHRASES, Detection
 from wsfp_helpers.detect.boxes import shipped_boxes
+from wsfp_helpers.detect.draw import draw_boxes
 from wsfp_helpers.detect.embedded import DetectorHead, EmbeddedDetector, load_head, square
 from wsfp_helpers.detect.score import PARTS, PHRASE, hits, overlap, recall_and_precision, true_boxes
 from wsfp_helpers.labels import CELEBAMASK
+from wsfp_helpers.plots import COLOURS
 from wsfp_helpers.storage import InputError
 
 
@@ -156,3 +159,11 @@ def test_recall_and_average_precision_by_hand():
     assert result["recall"] == pytest.approx(200 / 3)
     assert result["average_precision"] == pytest.approx(100 * (1 / 3 * 1 + 1 / 3 * 2 / 5))
     assert np.isnan(recall_and_precision([[]], [[]])["recall"])
+
+
+def test_draw_boxes_enlarges_a_copy():
+    picture = np.zeros((40, 80, 3), np.uint8)
+    drawn = draw_boxes(picture, [(20, 10, 60, 30), (5, 5, 9, 9)], ["accepted", "x side"], width=320)
+    assert drawn.shape == (160, 320, 3) and not picture.any()
+    assert tuple(drawn[60, 80]) == tuple(drawn[120, 200]) == ImageColor.getrgb(COLOURS[0])  # left and lower side
+    assert tuple(drawn[28, 20]) == ImageColor.getrgb(COLOURS[1]) and not drawn[80, 160].any()

@@ -80,7 +80,7 @@ assert differ < 0.1 * len(train) and frequency[0] == 1
 
 # %% [markdown]
 # The nose is always there.  The two eyes have nearly the same column, so that nothing in the labels says which map
-# belongs to which eye: only the few pictures printed last tell them apart, those with a strongly turned head.
+# belongs to which eye: only the few pictures printed last tell them apart, by a turned head or hair over one eye.
 
 # %% [markdown]
 # ## Detection
@@ -399,12 +399,13 @@ figure = gallery(pictures, titles, "Boxes that Eq. 1 accepts by the white line",
 show(figure, alt="Three far turned faces, two lines; eye and brow between the lines have the wrong name.")
 
 # %% [markdown]
-# Read the names in the boxes.  Where both eyes lie on one side of the solid line, Eq. 1 gives the name of one side to
-# an eye of the other, or leaves an eye without a box.  The dotted line passes between them.
+# Read the names in the boxes.  Each of these heads shows one eye or one brow only, and it lies *between* the two lines:
+# the white line calls it by the name of the other side, the orange one by its own.  (A head that looks to the right of
+# the picture shows its right side.)
 #
 # Two things limit the damage.  A part that is out of sight is usually not in the label either, so it is never masked.
-# And a wrong box costs one picture, not the whole class.  But the faces that turn are the very ones that tell the two
-# eyes apart (first section), so it is worth doing well.
+# And a wrong box costs one picture, not the whole class.  But a wrong box teaches the exchange of the sides, and turned
+# heads are among the few faces that tell the two eyes apart without any masking.  Spoiling them is a pity.
 
 # %% [markdown]
 # ## Exercise: write Eq. 1
