@@ -7,7 +7,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
 
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
@@ -32,7 +31,6 @@ def main() -> None:
     )  # fmt: skip
     with atomic_path(OUT) as part:
         figure.savefig(part, format="png", dpi=90)
-        Image.open(part).convert("RGB").quantize(200).save(part, format="PNG", optimize=True)
     plt.close(figure)
 
 
