@@ -110,7 +110,7 @@ def features(
                 np.save(file, value.numpy())
         waiting.clear()
 
-    for picture in tqdm(pictures, total=total, desc=desc, unit="image", leave=False):
+    for picture in tqdm(pictures, total=total, desc=desc, unit="image", leave=False, delay=1):
         path = folder / trunk.fingerprint / str(size) / f"{_content(picture)}.npy"
         tokens = _stored(path, (size // trunk.patch) ** 2, trunk.width)
         if tokens is None:
