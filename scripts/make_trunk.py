@@ -23,7 +23,8 @@ def main(source: Path, blocks: int) -> None:
     }
     with atomic_path(WEIGHTS) as part:
         save_file(kept, part)
-    print(f"{WEIGHTS}: {sum(v.numel() for v in kept.values()) / 1e6:.1f} M weights, {WEIGHTS.stat().st_size / 1e6:.1f} MB")
+    count, size = sum(value.numel() for value in kept.values()), WEIGHTS.stat().st_size
+    print(f"{WEIGHTS}: {count / 1e6:.1f} M weights, {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
