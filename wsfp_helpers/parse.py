@@ -111,7 +111,7 @@ def _tile(image: np.ndarray, label_map: np.ndarray, name: str, doubt: str) -> Im
     tile = Image.new("RGB", (2 * _TILE, _TILE + _LINE), "white")
     for start, picture in ((0, photograph), (_TILE, overlay)):
         tile.paste(picture, (start + (_TILE - picture.width) // 2, (_TILE - picture.height) // 2))
-    text = f"{name}  (!) {doubt}" if doubt else name
+    text = f"{name}  (!) {doubt.partition(':')[0]}" if doubt else name
     ImageDraw.Draw(tile).text((4, _TILE + 2), text[:76], "#b00000" if doubt else "black", ImageFont.load_default(12))
     return tile
 

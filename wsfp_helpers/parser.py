@@ -238,9 +238,12 @@ class Sight:
         return labels, confidence
 
     def certainty(self) -> float:
-        """Mean probability of the chosen class where it is not the background, 0 when there is no face."""
-        best, index = self.probability.max(0)
-        return best[index > 0].mean().item() if self.face is not None else 0.0
+        """Mean probability of the chosen class in the face's box where that is not the background; 0 without a face."""
+        if self.face is None:
+            return 0.0
+        top, bottom, left, right = (round(side) for side in self.face)
+        best, index = self.probability[:, top:bottom, left:right].max(0)
+        return best[index > 0].mean().item()
 
 
 class Parser:
