@@ -1,11 +1,11 @@
 """Train the shipped light parsers on SynthFaces-19 celeb/train, and score them on every test set.
 
 usage: python scripts/train_parsers.py supervised
-       python scripts/train_parsers.py weak --labels FOLDER
+       python scripts/train_parsers.py weak --fcams FOLDER
        python scripts/train_parsers.py scores [--only SET]
 
-``weak`` learns from the pseudo labels of ``wsfp pseudo`` (``FOLDER/ID.png``) and opens no label map; ``supervised``
-learns from the rendered masks.  ``scores`` writes docs/results/parsers.json
+``weak`` learns from the maps of ``wsfp fcam`` and CCD's accepted boxes (wsfp_helpers/boxed.py) and opens no label map;
+``supervised`` learns from the rendered masks.  ``scores`` writes docs/results/parsers.json
 and the table of the model card, wsfp_helpers/assets/parser.md.
 """
 
@@ -14,22 +14,27 @@ import shlex
 import sys
 from dataclasses import replace
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from wsfp_helpers.augment import WITH_MASKS
+from wsfp_helpers.boxed import boxed_label
+from wsfp_helpers.ccd import CCDConfig, accepted_boxes
 from wsfp_helpers.data.base import Faces
 from wsfp_helpers.data.cache import cache_dir
 from wsfp_helpers.data.frl import SCORED, frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.detect.boxes import shipped_boxes
 from wsfp_helpers.evaluate import Scores, evaluate_pairs
+from wsfp_helpers.fcam import FcamFolder
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parser import ASSETS, SHIPPED, Parser, load_parser, make_copies, train_parser
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.results import scores_row, write_results
-from wsfp_helpers.storage import atomic_path, read_label_map
+from wsfp_helpers.storage import atomic_path
 from wsfp_helpers.trunk import load_trunk
 
 CARD = ASSETS / "parser.md"
@@ -37,7 +42,7 @@ BEGIN, END = "<!-- scores: written by scripts/train_parsers.py scores -->\n", "<
 SETS = ("celeb/val", "celeb/test", "lapa/test", "helen/test", "FRL London")
 
 
-def train(kind: str, labels: Path | None, seed: int) -> Path:
+def train(kind: str, fcams: Path | None, seed: int) -> Path:
     """Train one parser and write its asset."""
     faces, config, trunk = synthfaces("celeb/train"), profile("embedded").parser, load_trunk()
     if kind == "supervised":
@@ -45,12 +50,18 @@ def train(kind: str, labels: Path | None, seed: int) -> Path:
         copies = make_copies(faces, faces.label_map, config, trunk)
         targets = "rendered masks of SynthFaces-19 celeb/train"
     else:
-        weak = faces.weak()
-        copies = make_copies(
-            weak, lambda i: read_label_map(labels / f"{weak.ids[i]}.png", len(CELEBAMASK)), config, trunk
-        )
-        targets = "pseudo labels of SynthFaces-19 celeb/train, made from image-level labels"
-    network, losses = train_parser(copies, config, seed=seed, folder=cache_dir() / "parsers" / kind, desc=kind)
+        weak, maps, boxes, ccd = faces.weak(), FcamFolder(fcams), shipped_boxes("celeb/train"), CCDConfig()
+        place = {key: i for i, key in enumerate(maps.ids)}
+
+        def target(index: int) -> np.ndarray:
+            record = boxes[weak.ids[index]]
+            return boxed_label(maps[place[weak.ids[index]]], accepted_boxes(record.candidates, record.size, ccd))
+
+        copies = make_copies(weak, cache(target), config, trunk)
+        targets = "FCAMs of SynthFaces-19 celeb/train from image-level labels, with the boxes that CCD accepts"
+    network, losses = train_parser(
+        copies, config, seed=seed, folder=cache_dir() / "parsers" / f"{kind}-seed{seed}", desc=kind
+    )
     facts = {
         "targets": targets,
         "command": shlex.join(["python", "scripts/train_parsers.py", *sys.argv[1:]]),
@@ -87,14 +98,14 @@ def write_card(scores: dict[tuple[str, str], Scores]) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("what", choices=[*SHIPPED, "scores"])
-    arguments.add_argument("--labels", type=Path, help="folder of pseudo labels, for weak")
+    arguments.add_argument("--fcams", type=Path, help="folder of wsfp fcam on celeb/train, for weak")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--only", choices=SETS)
     chosen = arguments.parse_args()
-    if (chosen.what == "weak") != (chosen.labels is not None):
-        arguments.error("weak needs --labels, and only weak does")
+    if (chosen.what == "weak") != (chosen.fcams is not None):
+        arguments.error("weak needs --fcams, and only weak does")
     if chosen.what != "scores":
-        print(train(chosen.what, chosen.labels, chosen.seed))
+        print(train(chosen.what, chosen.fcams, chosen.seed))
         return
     scores = {}
     for name in [chosen.only] if chosen.only else SETS:
