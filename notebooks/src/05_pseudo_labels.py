@@ -235,7 +235,10 @@ figure = bars(
     {name: list(scores.per_class.values()) for name, scores in quality.items()}, COMPONENTS,
     "Which parts get a channel? (40 faces, full)", "F1 (%)",
 )  # fmt: skip
-show(figure, alt="Grouped bars by class for three rules: the true label y is best or equal nearly everywhere.")
+show(
+    figure,
+    alt="Grouped bars by class for three rules: the true label y is best or equal in most; skin and glasses gain with ŷ.",
+)
 
 # %% [markdown]
 # With all 18 channels the absent parts, necklace, hat, glasses, take pixels from the present ones.  With $\hat y$ the
@@ -291,7 +294,7 @@ figure = heatmap(
     share, CELEBAMASK.classes, CELEBAMASK.classes, "Where the true pixels of a class went (full, 0.5)",
     "% of row", "truth", "pseudo label", digits=0,
 )  # fmt: skip
-show(figure, alt="Heat map 19 x 19: bright diagonal for large parts, and a bright first column of parts lost.")
+show(figure, alt="Heat map 19 x 19: the diagonal is bright for few classes; parts of the face go to their neighbours.")
 assert matrix.sum() == len(faces) * 160 * 160
 
 # %% [markdown]
@@ -348,10 +351,10 @@ figure = gallery(pictures, titles, "The three best (above) and the three worst",
 show(figure, alt="Triples of face, pseudo label and truth; three with the highest and three with the lowest F1.")
 
 # %% [markdown]
-# The best faces wear glasses: a *rare* part has an informative label, its map is good, and it covers the eyes, which
-# would have gone wrong.  (A class that a face lacks is not counted for this face, which helps as well.)  The worst are
-# plain frontal faces with everything in view.  Look at the chins and cheeks of all six: the neck has climbed up to the
-# mouth, in each of them, in the same way.  Keep that for the next notebook.
+# Two of the three best faces wear glasses: a *rare* part has an informative label, its map is good, and it covers the
+# eyes, which would have gone wrong.  (A class that a face lacks is not counted for this face, which helps as well.)
+# The worst are plain frontal faces with everything in view.  Look at the chins and cheeks of all six: the neck has
+# climbed up to the mouth, in each of them, in the same way.  Keep that for the next notebook.
 
 # %% [markdown]
 # ## As files
