@@ -77,6 +77,8 @@ from wsfp_helpers.vlm import mini_flip
 faces, boxes = synthfaces("celeb/train").weak(), shipped_boxes("celeb/train")
 vit = profile("embedded").model.build(seed=0)
 image, labels = faces.image(0), torch.tensor(faces.labels[:1])  # (160, 160, 3), (1, K)
+
+# %%
 output = vit(vit.inputs([image]).float())
 for name in ("class_tokens", "class_logits", "patch_map", "patch_logits"):
     print(f"{name:14}{tuple(getattr(output, name).shape)}")
@@ -127,6 +129,8 @@ covered = {
     "eyes and brows covered": mask_image(image, [found[k] for k in ("l_eye", "r_eye", "l_brow", "r_brow")]),
     "mouth and chin covered": mask_image(image, lower),
 }
+
+# %%
 figure = gallery(list(covered.values()), list(covered), "One face, four times", columns=4)
 show(figure, alt="A rendered face; the same with black boxes: nose; eyes and brows; mouth and chin.")
 
@@ -224,6 +228,8 @@ assert literal.isnan()
 one = torch.tensor([[1.0, 0.0]])
 angles = torch.linspace(0.02, np.pi - 0.6, 200)  # from nearly the same direction to nearly opposite
 vectors = torch.stack([angles.cos(), angles.sin()], -1)[:, None]  # (200, 1, 2)
+
+# %%
 config = TcdConfig()
 pull = {
     mode: [losses.positive_class(v[None], one, torch.ones(1, 1), replace(config, sim_mode=mode)) for v in vectors]
@@ -398,6 +404,7 @@ plain = FcamConfig(scales=(1.0,), flip=False, variant="patch", affinity=False)
 parts = ["skin", "nose", "r_eye", "hair"]
 
 
+# %%
 def look():
     """Maps (4, 160, 160) of the other face now, each scaled to [0, 1]."""
     (fcam,) = extract(vit, other, plain)
@@ -428,6 +435,7 @@ def smooth(name, width=6):
     return np.arange(width, len(log) + 1), values
 
 
+# %%
 base = {name: smooth(name) for name in ("class_mlsm", "contrast", "patch_mlsm")}
 show(
     curves(base, "The three losses of MCTformer+", "step", "loss (mean of 6 steps)"),
