@@ -237,7 +237,7 @@ figure = bars(
 )  # fmt: skip
 show(
     figure,
-    alt="Grouped bars by class for three rules: the true label y is best or equal in most; skin and glasses gain with ŷ.",
+    alt="Grouped bars by class for three rules: y is best or equal in most; skin and glasses gain with ŷ.",
 )
 
 # %% [markdown]

@@ -382,7 +382,7 @@ def soft(fcam, theta=0.5):
 
 
 # %%
-few = range(0, 48, 6)
+few = range(0, 48, 12)
 refined = {i: refine(soft(fcams[i])[None], to_tensor([train.image(i)]))[0].argmax(0).byte().numpy() for i in few}
 before, after = (pseudo_quality((m[i] for i in few), train.subset(few)) for m in (labels, refined))
 print(f"{len(few)} faces, mean F1: maps {before.mean_f1:.1f}, refined {after.mean_f1:.1f}")

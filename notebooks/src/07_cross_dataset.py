@@ -310,11 +310,10 @@ for row in stored("parsers", "FRL", "python scripts/train_parsers.py scores"):
     print(f"stored: {row['name']}, with closer looks: mean F1 {summary(row['seeds'])}\n   {parts}")
 
 # %% [markdown]
-# Parsers that have only ever seen renderings find hair, skin and lips of real people.  The supervised one is as good
-# here as on Helen-like faces, at a single glance at a face that fills a third of the picture; closer looks add ten
-# points (stored numbers).  Skin and neck are easy, ears and the lower lip hard; some shirts are parsed as skin.  The
-# truth in the last column shows how little is scored: grey is ignored, so what the parsers say about hair counts for
-# nothing.
+# Parsers that have only ever seen renderings find hair, skin and lips of real people, at a single glance at a face that
+# fills a third of the picture; closer looks add about ten points (stored numbers).  Skin and neck are easy, ears and
+# the lower lip hard; white shirts are called background, with patches of skin.  The truth in the last column shows how
+# little is scored: grey is ignored, so what the parsers say about hair counts for nothing.
 
 # %% [markdown]
 # ## What breaks it
