@@ -201,11 +201,12 @@ def train_parser(
 class Looks:
     """How a photograph is looked at: first as a whole, then closer at the face that the first look found."""
 
-    zooms: tuple[float, ...] = (0.7, 1.0)
+    zooms: tuple[float, ...] = (0.7,)
     """Heights of the face in the square of each further look; 0.7 is the framing of the training pictures."""
     anchor: tuple[float, float] = (0.575, 0.5)
     """Where (y, x) in the square the middle of the face comes to lie: as in CelebA's crops."""
     flip: bool = True
+    """Closer looks are the mean with the mirrored picture."""
     weight: float = 0.8
     """Weight of a closer look against what the looks before it said."""
 
@@ -280,7 +281,7 @@ class Parser:
         canvas = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3))
         side = max(height, width)
         box = (height - side) // 2, (width - side) // 2, side
-        total, face = self._framed(canvas, box, looks.flip)[0], None
+        total, face = self._framed(canvas, box, False)[0], None
         for zoom in looks.zooms:
             found = find_face(total)
             if found is None:
