@@ -163,9 +163,9 @@ figure = gallery(both, names, "Before and after the step along the affinity", co
 show(figure, alt="Two rows of eight maps: fused above, spotted; below the same maps, smooth and wide.")
 
 # %% [markdown]
-# In a well trained network the affinity of a nose patch is a nose.  Here patches of nose, hair and background all
-# attend to the same bright spots, so the step carries every map towards the same places: *left brow* and *hair* end on
-# the forehead and in the background.  Keep that in mind for the choice below.
+# In a well trained network a patch of the nose should attend to the nose.  Here patches of nose, hair and background
+# all attend to the same bright spots, so the step carries every map towards the same places: *left brow* and *hair* end
+# on the forehead and in the background.  Keep that in mind for the choice below.
 
 # %% [markdown]
 # ## Step 5: the mirror image, and left and right
@@ -257,8 +257,8 @@ figure = fcam_sheet(image, fcam.maps(), names, "Patch maps, mirror image and thr
 show(figure, alt="The face with one map for each part on its list, full method, three scales and mirrored.")
 
 # %% [markdown]
-# The stretching has a price.  Every map reaches 1 somewhere, so **a wrong map is never empty**: a class that the
-# network has not found still claims its best pixels.
+# The stretching has a price.  Every map that is positive anywhere reaches 1 somewhere, so **a wrong map is hardly ever
+# empty**: a class that the network has not found still claims its best pixels.
 
 # %% [markdown]
 # ## Which reading?
@@ -348,10 +348,10 @@ show(figure, alt="Five faces with glasses, hat, earring, necklace and clothes; b
 
 # %% [markdown]
 # Glasses are found by all three: a label that changes from face to face is enough.  The hat is found by all, but *full*
-# marks only the ends of its brim.  The earring needs the full method: *base* takes eyes and mouth for it, CCD the hair,
-# and only with text do the ears light up.  The necklace is best in *base*; the full method mixes it with ears and
-# neck.  So here TCD gives and takes, unlike in the paper's Fig. 5.  Remember that some fifty pictures of each are
-# all that our judge was trained on.
+# marks mostly the ends of its brim.  The earring needs the full method: *base* takes eyes and mouth for it, CCD the
+# hair, and only with text do the ears light up.  The necklace is best in *base*; the full method mixes it with ears and
+# neck.  So here TCD gives and takes, unlike in the paper's Fig. 5.  Remember that some fifty pictures of each are all
+# that our judge was trained on.
 
 # %% [markdown]
 # ## Where the maps leak
@@ -397,7 +397,7 @@ for name, table in leaks.items():
 #
 # * **Small parts drown in skin.**  Two thirds to four fifths of an eye's map lie on skin, whatever the network.  A
 #   patch is 8 x 8 pixels of   the picture, a map above one half is several patches, and an eye is hardly one.
-# * **Skin** turns from about four tenths (base) over almost nothing (+ CCD: the rest is background and hair) to seven
+# * **Skin** turns from about four tenths (base) over one eighth (+ CCD: the rest is background and hair) to seven
 #   tenths.  That is the work of text.
 # * **Text widens.**  The share of nose, lips and mouth falls from CCD to full.
 #
@@ -478,5 +478,5 @@ def explorer(face=3, part="nose", network="full", scale="1", variant="patch", th
 #
 # * An FCAM is √(attention · patch map), one step along the affinity, summed over mirror images and scales, 0 to 1.
 # * Un-flipping a map of a sided part means exchanging two channels.  Nothing crashes when it is forgotten.
-# * A wrong map is never empty, so it takes pixels from right ones.
+# * A wrong map is hardly ever empty, so it takes pixels from right ones.
 # * Look at what lies under a map before believing one number.
