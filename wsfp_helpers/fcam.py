@@ -57,7 +57,7 @@ class Fcam:
     def maps(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """Maps ``(P, H, W)`` float32 in [0, 1]: each scale enlarged (bilinear), added, and min-max scaled per class.
 
-        Every map reaches 1 somewhere, so a wrong map is never empty.
+        Every map with any evidence reaches 1 somewhere, so a wrong map is never empty.
         """
         size = size or self.size
         total = sum(
