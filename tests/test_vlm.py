@@ -288,9 +288,8 @@ def held_out_faces() -> list[int]:
     return [i for i, identity in enumerate(identities) if order.index(identity) % 10 == 9]
 
 
-@pytest.mark.parametrize("make", [mini_flip, mini_clip])
-def test_embedded_models_know_the_prompts(make) -> None:
-    model = make()
+def test_mini_flip_knows_the_prompts() -> None:
+    model = mini_flip()
     texts = model.text(PROMPTS)
     assert texts.shape[0] == len(COMPONENTS)
     assert (texts @ texts.T)[~torch.eye(len(COMPONENTS), dtype=torch.bool)].max() < 0.999
@@ -298,37 +297,43 @@ def test_embedded_models_know_the_prompts(make) -> None:
         model.text(["a photo of a xylophone"])
 
 
-def test_embedded_models_are_small_and_carry_a_card() -> None:
-    for name in ("mini_flip", "mini_clip"):
-        assert (ASSETS / f"{name}.safetensors").stat().st_size < 10e6
-        card = (ASSETS / f"{name}.md").read_text()
-        assert "python scripts/train_mini_flip.py" in card
-        assert "Licence" in card
+def test_mini_flip_is_small_and_carries_a_card() -> None:
+    assert (ASSETS / "mini_flip.safetensors").stat().st_size < 10e6
+    card = (ASSETS / "mini_flip.md").read_text()
+    assert "python scripts/train_mini_flip.py" in card
+    assert "Licence" in card
 
 
-def test_mini_flip_sees_a_part_fade_on_faces_it_never_saw() -> None:
-    """Covering a part lowers its own cosine more than covering as much of the picture elsewhere does."""
+def test_mini_clip_is_had_by_training_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("wsfp_helpers.vlm.ASSETS", tmp_path)
+    with pytest.raises(InputError, match=r"not shipped: train it with .*--general"):
+        mini_clip()
+
+
+def test_mini_flip_finds_parts_on_faces_it_never_saw() -> None:
+    """A soft spot on a part shows it better, and a soft hole hides it better, than the same one turned upside down.
+
+    Not that a spot beats its own reverse: for eyes and brows it does not (docs/experiments.md).
+    """
     faces, model = synthfaces("celeb/pretrain"), mini_flip()
-    own, other = [], []
+    grid = (torch.arange(model.size) + 0.5) / model.size
+    shown, hidden = [], []
     for i in held_out_faces()[::4]:
         picture = model.prepare(torch.from_numpy(faces.image(i)).permute(2, 0, 1)[None].float() / 255)
-        label_map = faces.label_map(i)
-        for name in ("nose", "hair", "neck"):
+        for name in ("nose", "l_brow", "r_brow", "u_lip", "neck"):
             k = COMPONENTS.index(name)
-            rows, columns = np.nonzero(label_map == k + 1)
-            if len(rows) < 10:
-                continue
-            hole = torch.ones(1, 1, 160, 160)
-            hole[..., rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = 0
-            elsewhere = hole.flip(2)
-            text = model.text(PROMPTS)[k]
-            size = (model.size, model.size)
-            masks = [nn.functional.interpolate(m, size, mode="bilinear") for m in (hole, elsewhere)]
-            covered, kept = (float(model.encode_image(picture * m) @ text) for m in masks)
-            own.append(covered)
-            other.append(kept)
-    assert len(own) > 20
-    assert np.mean(np.array(own) < np.array(other)) > 0.8
+            rows, columns = np.nonzero(faces.label_map(i) == k + 1)
+            y, x = (rows.mean() + 0.5) / 160, (columns.mean() + 0.5) / 160
+            height, width = max(np.ptp(rows) / 160, 0.1), max(np.ptp(columns) / 160, 0.1)
+            distance = torch.hypot((grid[:, None] - y) / height, (grid[None, :] - x) / width)
+            spot = torch.sigmoid((1 - distance) / 0.15)
+            maps = torch.stack([spot, spot.flip(0), 1 - spot, 1 - spot.flip(0)])[:, None]
+            cosine = model.encode_image(picture * maps) @ model.text(PROMPTS)[k]
+            shown.append(bool(cosine[0] > cosine[1]))
+            hidden.append(bool(cosine[2] < cosine[3]))
+    assert len(shown) > 40
+    assert np.mean(shown) > 0.9
+    assert np.mean(hidden) > 0.9
 
 
 def test_embedded_files_that_do_not_fit_are_named(tmp_path: Path) -> None:

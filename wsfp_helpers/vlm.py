@@ -124,7 +124,15 @@ def mini_flip() -> VisionLanguageModel:
 
 
 def mini_clip() -> VisionLanguageModel:
-    """The embedded stand-in of a general CLIP for the comparison of section 4.3.4 (card: assets/mini_clip.md)."""
+    """The embedded stand-in of a general CLIP for the comparison of section 4.3.4.
+
+    It is not shipped: raises :class:`InputError` with the command that trains it when its files are missing.
+    """
+    if not (ASSETS / "mini_clip.safetensors").exists():
+        raise InputError(
+            "no weights of mini_clip, which is not shipped: train it with "
+            "`python scripts/train_mini_flip.py --general` (minutes)"
+        )
     return embedded_model("mini_clip")
 
 
