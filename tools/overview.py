@@ -26,7 +26,7 @@ def main() -> None:
     guess, found = parser.predict(face)[0], parser.predict(photograph)[0]
     figure = gallery(
         [face, overlay(face, truth), overlay(face, guess), photograph, overlay(photograph, found)],
-        ["rendered face", "truth", "learnt from lists", "photograph", "learnt from lists"],
+        ["rendered face", "truth", "learnt without masks", "photograph", "learnt without masks"],
         columns=5, size=2.3, classes=[k for k in np.unique([*truth.flat, *guess.flat, *found.flat]) if k],
     )  # fmt: skip
     with atomic_path(OUT) as part:
