@@ -426,7 +426,8 @@ assert read_label_map(out / "astronaut.png", len(CELEBAMASK)).shape == astronaut
 
 # %%
 sheet = np.array(Image.open(report.sheets[0]).convert("RGB"))
-show(gallery([sheet], [""], "The overlay sheet of wsfp parse --parser weak", 1, 8.5), alt=(
+tiles = np.vstack(np.split(sheet[:258], 2, axis=1))  # its two tiles of 480 x 258, one above the other
+show(gallery([tiles], [""], "From the overlay sheet of wsfp parse --parser weak", 1, 6, range(19)), alt=(
     "A photograph of an astronaut and one of a cat, each with the parts that the weak parser sees in colour."
 ))  # fmt: skip
 
