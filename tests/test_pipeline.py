@@ -136,7 +136,7 @@ def test_masks_reach_the_training(tiny, tmp_path, monkeypatch):
 def test_shipped_boxes_are_of_the_shipped_faces(tmp_path):
     other = replace(profile("embedded"), train_data=Source("celebamask", "train"))
     with pytest.raises(InputError, match="shipped boxes are those of synthfaces"):
-        pipeline._boxes("shipped", other)
+        pipeline.open_boxes("shipped", other)
 
 
 def test_a_parser_needs_all_its_labels(tiny, tmp_path):
