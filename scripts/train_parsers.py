@@ -118,9 +118,9 @@ def main() -> None:
         for kind in [kind for kind, path in SHIPPED.items() if path.exists()]:
             scores[kind, name] = score(load_parser(kind), faces)
             print(f"{kind} on {name}\n{scores[kind, name].table()}\n", flush=True)
-    if not chosen.only:
         rows = [scores_row(f"{kind}, {name} ({each.images} pictures)", [each]) for (kind, name), each in scores.items()]
-        write_results("parsers", "python scripts/train_parsers.py scores", rows)
+        only = f' --only "{chosen.only}"' if chosen.only else ""
+        write_results("parsers", f"python scripts/train_parsers.py scores{only}", rows)
         write_card(scores)
 
 
