@@ -148,9 +148,10 @@ def _run_all_cells(tab: Page, address: str, name: str) -> None:
     tab.goto(f"{address}/{name}?reset", timeout=START * 1000)
     tab.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=START * 1000)
     prompts, dialog = tab.locator(".jp-CodeCell .jp-InputPrompt"), tab.locator(".jp-Dialog button.jp-mod-accept")
-    ran, busy = (prompts.filter(has_text=re.compile(text)) for text in (r"\[\d+\]", r"\[\*\]"))
+    # The prompt of a folded cell has no text: only those that wait, run, or have run are counted.
+    waiting, busy, ran = (prompts.filter(has_text=re.compile(text)) for text in (r"\[\s*\]", r"\[\*\]", r"\[\d+\]"))
     end = time.monotonic() + RUN
-    while ran.count() < prompts.count() and time.monotonic() < end:
+    while (waiting.count() or busy.count() or not ran.count()) and time.monotonic() < end:
         if dialog.count():
             dialog.first.click()
         elif not busy.count():
@@ -158,8 +159,8 @@ def _run_all_cells(tab: Page, address: str, name: str) -> None:
             tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
             tab.wait_for_timeout(3000)
         tab.wait_for_timeout(500)
-    if ran.count() < prompts.count():
-        raise SystemExit(f"only {ran.count()} of {prompts.count()} code cells ran in {RUN} s")
+    if left := waiting.count() + busy.count():
+        raise SystemExit(f"{left} of {prompts.count()} code cells did not run in {RUN} s")
     tab.wait_for_timeout(2000)
 
 
