@@ -16,7 +16,7 @@ def write(path, *cells):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    good = write(folder / "00_good.ipynb", "block = b'x' * 150_000_000", "print(6 * 7)")
+    good = write(folder / "00_good.ipynb", "import time\nblock = b'x' * 300_000_000\ntime.sleep(1)", "print(6 * 7)")
     bad = write(folder / "01_bad.ipynb", "x = 1", "# the failing cell\nx / 0", "print('never')")
     return folder / "build", run_notebooks.run(good, folder / "build"), run_notebooks.run(bad, folder / "build")
 
