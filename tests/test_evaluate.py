@@ -10,7 +10,7 @@ from PIL import Image
 from wsfp_helpers import evaluate
 from wsfp_helpers.colour import LAPA_PALETTE, PALETTE
 from wsfp_helpers.evaluate import Scores, confusion, evaluate_folders, evaluate_pairs
-from wsfp_helpers.labels import CELEBAMASK, LAPA, flip_image, to_lapa
+from wsfp_helpers.labels import CELEBAMASK, LAPA, flip_image, to_lapa, to_lapa_table
 from wsfp_helpers.reference import confusion_by_class
 from wsfp_helpers.storage import InputError, write_index_png, write_json
 
@@ -287,6 +287,27 @@ def test_another_palette_is_noted_and_a_renumbered_one_refused(folders):
     with pytest.raises(InputError, match="renumbered its palette") as error:
         evaluate_folders(pred, gt)
     assert str(pred / "0.png") in str(error.value)
+
+
+def test_the_interval_of_several_seeds_is_that_of_their_mean():
+    rng = np.random.default_rng(4)
+    matrices = rng.integers(0, 9, (3, 8, 19, 19)) * (rng.random((3, 8, 19, 1)) > 0.2)
+    draws = np.random.default_rng(5).multinomial(8, [1 / 8] * 8, size=200)
+    means = [np.mean([Scores((times[:, None, None] * each).sum(0)).mean_f1 for each in matrices]) for times in draws]
+    found = evaluate.bootstrap(matrices, samples=200, seed=5)
+    assert found.mean_f1 == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    assert found.f1.shape == (19, 2)
+
+
+@pytest.mark.parametrize("ears", [False, True])
+def test_matrices_are_mapped_as_label_maps_are(ears):
+    rng = np.random.default_rng(6)
+    pairs = [[rng.integers(0, 19, (9, 7)).astype(np.uint8) for _ in range(2)] for _ in range(3)]
+    wanted = evaluate.confusions(
+        ((to_lapa(p, "geometric", ears), to_lapa(t, "geometric", ears)) for p, t in pairs), LAPA
+    )
+    found = evaluate.mapped(evaluate.confusions(pairs), to_lapa_table("geometric", ears), len(LAPA))
+    assert (found == wanted).all()
 
 
 def test_bootstrap_draws_images_again():

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from wsfp_helpers import results
-from wsfp_helpers.evaluate import Scores
+from wsfp_helpers.evaluate import Scores, bootstrap
 from wsfp_helpers.labels import CELEBAMASK, LAPA
-from wsfp_helpers.results import check_pages, read_results, row, scores_row, write_results
+from wsfp_helpers.results import (
+    check_pages,
+    group_rows,
+    read_results,
+    row,
+    scored_rows,
+    scores_row,
+    write_results,
+)
 from wsfp_helpers.storage import InputError
 
 
@@ -60,6 +68,42 @@ def test_the_page_shows_mean_and_spread(tmp_path):
     hair = [each.f1[-1] for each in scores]
     assert cells(page, "hair")[1] == f"{statistics.mean(hair):.2f} ± {statistics.stdev(hair):.2f}"
     assert "wsfp x" in page and "absent" in page
+
+
+def matrices_of_two_seeds(images=24):
+    return np.random.default_rng(1).integers(0, 50, (2, images, 19, 19)) * (1 + 9 * np.eye(19, dtype=int))
+
+
+def test_an_interval_is_two_rows_of_the_file_and_a_column_of_the_page(tmp_path):
+    matrices = matrices_of_two_seeds()
+    rows = [*scored_rows("full", matrices), row("other", "mean_f1", "percent", [1.0])]
+    assert [r["metric"] for r in rows] == ["mean_f1", "mean_f1_low", "mean_f1_high", "mean_f1"]
+    low, high = bootstrap(matrices).mean_f1
+    assert (rows[1]["seeds"], rows[2]["seeds"]) == ([low], [high])
+    assert rows[0]["seeds"] == [Scores(each.sum(0)).mean_f1 for each in matrices]
+    assert low < np.mean(rows[0]["seeds"]) < high
+    write_results("t", "wsfp x", rows, tmp_path)
+    page = (tmp_path / "t.md").read_text()
+    assert cells(page, "full")[3:] == [f"{low:.2f} to {high:.2f}", "percent", "2"]
+    assert cells(page, "other")[3:] == ["", "percent", "1"]
+    assert "[95 % low]" not in page and "bootstrap over images" in page
+    widths = {line.count("|") for line in page.split("## By class")[0].splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def test_groups_have_their_size_and_an_interval_where_they_are_large_enough(tmp_path):
+    matrices, gender = matrices_of_two_seeds(), ["f"] * 15 + ["m"] * 9
+    rows = group_rows("weak", matrices, {"gender": gender, "age": ["young"] * 24})
+    by_name = {r["name"]: r["seeds"] for r in rows}
+    assert list(by_name) == [
+        "weak, gender = f (n = 15)", "weak, gender = f (n = 15) [95 % low]", "weak, gender = f (n = 15) [95 % high]",
+        "weak, gender = m (n = 9: too few to compare)",
+        "weak, age = young (n = 24)", "weak, age = young (n = 24) [95 % low]", "weak, age = young (n = 24) [95 % high]",
+    ]  # fmt: skip
+    assert by_name["weak, gender = m (n = 9: too few to compare)"] == [
+        Scores(each[15:].sum(0)).mean_f1 for each in matrices
+    ]
+    assert by_name["weak, gender = f (n = 15) [95 % low]"] == [bootstrap(matrices[:, :15]).mean_f1[0]]
 
 
 def test_absent_classes_are_none_in_the_file_and_a_dash_on_the_page(tmp_path):

@@ -181,8 +181,14 @@ def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    return float(_means(values))
+
+
+def _means(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Means along an axis without the NaNs; NaN where there is nothing else."""
+    known = ~np.isnan(values)
+    total, count = np.where(known, values, 0).sum(axis), known.sum(axis)
+    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=np.asarray(count) > 0)
 
 
 def _plain(value: float) -> float | None:
@@ -205,6 +211,24 @@ def confusions(pairs: Iterable[tuple[np.ndarray, np.ndarray]], scheme: Scheme = 
     return np.array([confusion(p, t, len(scheme)).astype(np.int32) for p, t, _ in _resized(pairs)]).reshape(
         -1, len(scheme), len(scheme)
     )
+
+
+def pooled(matrices: np.ndarray, scheme: Scheme = CELEBAMASK, scored: Sequence[str] | None = None) -> Scores:
+    """Scores of all images together, from one matrix an image ``(n, C, C)``; warns of exchanged sides."""
+    matrix = matrices.sum(0, dtype=np.int64)
+    warning = side_warning(matrix, scheme)
+    return Scores(
+        matrix, scheme, len(matrices), (warning,) if warning else (), None if scored is None else tuple(scored)
+    )
+
+
+def mapped(matrices: np.ndarray, table: np.ndarray, classes: int) -> np.ndarray:
+    """Confusion matrices ``(..., c, c)`` as if both label maps had gone through ``table`` first.
+
+    ``table`` ``(C,)`` has the new class of each old one, as :func:`wsfp_helpers.labels.to_lapa_table` gives it.
+    """
+    sums = np.eye(classes, dtype=np.int64)[table]
+    return np.einsum("...ij,ik,jl->...kl", matrices, sums, sums, optimize=True)
 
 
 def evaluate_pairs(
@@ -366,20 +390,22 @@ def bootstrap(
 ) -> Intervals:
     """Percentile intervals of F1 when the images, not the pixels, are drawn again with replacement.
 
-    ``matrices`` ``(n, C, C)`` from :func:`confusions`.  A class absent from a sample is skipped in that sample.
+    ``matrices`` ``(n, C, C)`` from :func:`confusions`, or ``(S, n, C, C)`` of S seeds: then the intervals are those of
+    the mean over the seeds, all of which see the same drawn images.  They tell about other images, not about other
+    seeds.  A class absent from a sample is skipped in that sample.
     """
-    n = len(matrices)
+    matrices = matrices.reshape(-1, *np.shape(matrices)[-3:])
+    n = matrices.shape[1]
     if n < 2:
         raise InputError(f"a bootstrap over images needs at least 2 images, got {n}")
     rng = np.random.default_rng(seed)
     times_drawn = rng.multinomial(n, np.full(n, 1 / n), size=samples)
-    hits, true, predicted = (times_drawn @ counts.astype(np.int64) for counts in _counts(matrices))
-    f1 = _f1(hits, true, predicted)
+    f1 = _f1(*(times_drawn @ counts.astype(np.int64) for counts in _counts(matrices)))
     columns = [scheme.index(name) for name in scored or scheme.components]
-    means = np.array([_mean(row[columns]) for row in f1])
     ends = [50 * (1 - level), 50 * (1 + level)]
-    low, high = _quantiles(means, ends)
-    return Intervals((float(low), float(high)), np.stack([_quantiles(column, ends) for column in f1.T]), level, samples)
+    low, high = _quantiles(_means(_means(f1[..., columns]), 0), ends)
+    by_class = np.stack([_quantiles(column, ends) for column in _means(f1, 0).T])
+    return Intervals((float(low), float(high)), by_class, level, samples)
 
 
 def _quantiles(values: np.ndarray, percents: Sequence[float]) -> np.ndarray:
@@ -397,9 +423,4 @@ def by_group(
     groups = np.asarray([str(group) for group in groups])
     if len(groups) != len(matrices):
         raise InputError(f"{len(groups)} group names for {len(matrices)} images: expected one an image")
-    scored = None if scored is None else tuple(scored)
-    result = {}
-    for group in np.unique(groups):
-        chosen = matrices[groups == group]
-        result[str(group)] = Scores(chosen.sum(0, dtype=np.int64), scheme, len(chosen), scored=scored)
-    return result
+    return {str(group): pooled(matrices[groups == group], scheme, scored) for group in np.unique(groups)}

@@ -259,15 +259,18 @@ class Parser:
         save_network(path, self.network, {**self.facts, **own})
 
     @torch.no_grad()
-    def probabilities(self, pictures: np.ndarray, flip: bool = True) -> Tensor:
+    def probabilities(self, pictures: np.ndarray, flip: bool = True, tokens: Tensor | None = None) -> Tensor:
         """Class probabilities ``(B, 19, S, S)`` of pictures ``(B, S, S, 3)`` uint8.
 
-        ``flip``: mean with the mirrored picture, mirrored back and its left and right classes exchanged.
+        ``flip``: mean with the mirrored picture, mirrored back and its left and right classes exchanged.  ``tokens``
+        are the trunk's, where they are known: ``(B, N, 384)``, with ``flip`` those of the mirrored pictures after them.
         """
         images = to_tensor(pictures)
         if flip:
             images = torch.cat([images, images.flip(-1)])
-        probability = self.network(self.trunk(self.trunk.prepare(images)), images).softmax(1)
+        if tokens is None:
+            tokens = self.trunk(self.trunk.prepare(images))
+        probability = self.network(tokens, images).softmax(1)
         if flip:
             straight, mirrored = probability.chunk(2)
             probability = (straight + mirrored.flip(-1)[:, torch.from_numpy(CELEBAMASK.flip)]) / 2

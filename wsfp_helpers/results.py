@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
-from wsfp_helpers.evaluate import POLICY, Scores
+from wsfp_helpers.evaluate import POLICY, Intervals, Scores, bootstrap, pooled
+from wsfp_helpers.labels import CELEBAMASK, Scheme
 from wsfp_helpers.runs import machine, revision
 from wsfp_helpers.storage import InputError, atomic_path, existing, read_json, write_json
 
@@ -23,6 +25,25 @@ FOLDER = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path()) / "docs" / "
 
 KEYS = ("command", "revision", "machine", "date", "rows")
 ROW_KEYS = ("name", "metric", "unit", "seeds", "per_class")
+
+LOW, HIGH = " [95 % low]", " [95 % high]"
+"""Ends of the names of the two rows (metrics ``mean_f1_low``, ``mean_f1_high``) that hold a row's interval."""
+INTERVAL = (
+    "Intervals are of the mean over the seeds: a bootstrap over images (1,000 draws, the same images for every seed). "
+    "They tell about other images of the same kind; what another training changes is in the standard deviation."
+)
+_RENDERED = "A rendered face, framed as in training, is looked at once, as a whole, averaged with its mirror image"
+_PHOTOGRAPH = "a photograph of FRL London as `wsfp parse` does, as a whole and then closer at its face"
+ABOUT = {
+    "table1": f"{_RENDERED}.",
+    "table2": f"{_RENDERED}; {_PHOTOGRAPH}.",
+    "groups": f"{_RENDERED}; {_PHOTOGRAPH}.  SynthFaces shows a rendered person twice; both count.",
+    "fairness": "The shipped parsers on the people of FRL London, by what the people said of themselves.  Intervals of "
+    "neighbouring groups that overlap are no evidence of a difference, and hardly any group is large enough for more.",
+}
+"""What a reader has to know of the numbers of a page."""
+FEW = 10
+"""Groups of fewer images have no interval and are marked as too few to compare."""
 
 
 def row(
@@ -40,6 +61,47 @@ def scores_row(name: str, scores: Sequence[Scores]) -> dict[str, object]:
     """The row of mean F1 (metric ``mean_f1``, percent) and F1 by class of one :class:`Scores` a seed."""
     per_class = {key: [each.per_class[key] for each in scores] for key in scores[0].per_class}
     return row(name, "mean_f1", "percent", [each.mean_f1 for each in scores], per_class)
+
+
+def scored_rows(
+    name: str, matrices: np.ndarray, scheme: Scheme = CELEBAMASK, scored: Sequence[str] | None = None
+) -> list[dict[str, object]]:
+    """The row of :func:`scores_row` from matrices ``(S, n, C, C)``, one a seed and image, and those of its interval.
+
+    The interval of the mean over the seeds (:func:`wsfp_helpers.evaluate.bootstrap`) is one value, not one a seed.
+    """
+    scores = scores_row(name, [pooled(each, scheme, scored) for each in matrices])
+    return [scores, *_interval_rows(name, bootstrap(matrices, scheme, scored=scored))]
+
+
+def group_rows(
+    name: str,
+    matrices: np.ndarray,
+    groups: Mapping[str, Sequence],
+    scheme: Scheme = CELEBAMASK,
+    scored: Sequence[str] | None = None,
+) -> list[dict[str, object]]:
+    """Rows ``NAME, gender = female (n = 49)`` of mean F1 with its interval, for every group of every column.
+
+    ``matrices`` ``(S, n, C, C)``; each column of ``groups`` has one value an image.
+    """
+    rows = []
+    for title, column in groups.items():
+        column = np.asarray([str(value) for value in column])
+        for group in np.unique(column):
+            chosen = matrices[:, column == group]
+            count = chosen.shape[1]
+            label = f"{name}, {title} = {group} (n = {count}{': too few to compare' if count < FEW else ''})"
+            means = [pooled(each, scheme, scored).mean_f1 for each in chosen]
+            rows.append(row(label, "mean_f1", "percent", means))
+            if count >= FEW:
+                rows += _interval_rows(label, bootstrap(chosen, scheme, scored=scored))
+    return rows
+
+
+def _interval_rows(name: str, interval: Intervals) -> list[dict[str, object]]:
+    ends = zip((LOW, HIGH), ("mean_f1_low", "mean_f1_high"), interval.mean_f1, strict=True)
+    return [row(name + end, metric, "percent", [value]) for end, metric, value in ends]
 
 
 def write_results(name: str, command: str, rows: Sequence[Mapping], folder: str | Path = FOLDER) -> Path:
@@ -77,25 +139,34 @@ def read_results(name: str, folder: str | Path = FOLDER) -> dict:
 
 
 def render(name: str, content: Mapping) -> str:
-    """The Markdown page of a results file: what was run, one table of all rows, one of the classes."""
-    rows = content["rows"]
-    lines = [
-        f"# {name.replace('_', ' ')}",
-        "",
-        f"Made from `{name}.json`; do not edit.",
-        "",
+    """The Markdown page of a results file: what was run, one table of all rows, one of the classes.
+
+    Rows of :func:`scored_rows` that hold the ends of an interval become a column.
+    """
+    ends = {r["name"]: r["seeds"][0] for r in content["rows"] if r["name"].endswith((LOW, HIGH))}
+    rows = [r for r in content["rows"] if r["name"] not in ends]
+    lines = [f"# {name.replace('_', ' ')}", "", f"Made from `{name}.json`; do not edit.", ""]
+    if name in ABOUT:
+        lines += [ABOUT[name], ""]
+    lines += [
         f"- Command: `{content['command']}`",
         f"- Revision: {content['revision']}",
         f"- Machine: {content['machine']}",
         f"- Date: {content['date']}",
         "",
-        "| name | metric | value | unit | seeds |",
-        "| --- | --- | ---: | --- | ---: |",
+        f"| name | metric | value |{' 95 % interval |' * bool(ends)} unit | seeds |",
+        f"| --- | --- | ---: |{' ---: |' * bool(ends)} --- | ---: |",
     ]
-    lines += [
-        f"| {r['name']} | {r['metric']} | {summary(r['seeds'])} | {r['unit']} | {len(r['seeds'])} |" for r in rows
-    ]
+    for r in rows:
+        known = r["name"] + LOW in ends
+        interval = f" {_number(ends[r['name'] + LOW])} to {_number(ends[r['name'] + HIGH])} |" if known else " |"
+        lines.append(
+            f"| {r['name']} | {r['metric']} | {summary(r['seeds'])} |{interval * bool(ends)} {r['unit']} "
+            f"| {len(r['seeds'])} |"
+        )
     lines += ["", "With several seeds: mean ± standard deviation over the seeds."]
+    if ends:
+        lines += ["", INTERVAL]
     if any(r["metric"] == "mean_f1" for r in rows):
         lines += ["", f"F1: {POLICY}."]
     detailed = [r for r in rows if r["per_class"]]

@@ -2,10 +2,16 @@
 
 A parser is trained once for a method and a seed; tables share them, and a killed table goes on where it was.  Results
 of full supervision stand beside: the same parser, trained with the rendered masks.
+
+A rendered face already has the framing of the training pictures, so it is looked at once, as a whole, averaged with its
+mirror image; all parsers share the trunk's tokens of the two.  A photograph is looked at as ``wsfp parse`` does, as a
+whole and then closer at its face.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +24,22 @@ from wsfp_helpers.data.base import Faces
 from wsfp_helpers.data.cache import cache_dir
 from wsfp_helpers.data.frl import SCORED, find_frl_london
 from wsfp_helpers.detect.boxes import Boxes
-from wsfp_helpers.evaluate import Scores, evaluate_pairs
+from wsfp_helpers.evaluate import confusions, mapped
 from wsfp_helpers.fcam import extract_to_folder
-from wsfp_helpers.labels import CELEBAMASK, LAPA, to_lapa
+from wsfp_helpers.labels import CELEBAMASK, LAPA, to_lapa_table
 from wsfp_helpers.parser import Parser, load_parser, make_copies, train_parser
 from wsfp_helpers.profiles import Profile, Source
-from wsfp_helpers.pseudo import pseudo_quality, write_pseudo_labels
-from wsfp_helpers.results import scores_row, write_results
-from wsfp_helpers.storage import InputError, read_json, read_label_map, write_json
+from wsfp_helpers.pseudo import write_pseudo_labels
+from wsfp_helpers.results import group_rows, scored_rows, write_results
+from wsfp_helpers.storage import InputError, atomic_path, read_label_map
 from wsfp_helpers.train import load_model
-from wsfp_helpers.trunk import load_trunk
+from wsfp_helpers.trunk import features, load_trunk
 
 BASELINE, FULL, SUPERVISED = "MCTformer+ (baseline)", "DisFaceRep (CCD + TCD)", "full supervision"
+METHODS = (BASELINE, FULL, SUPERVISED)
+TONES = (2, 4, 6)
+"""Where skin tones of SynthFaces (0 light to 10 dark) are cut into bands."""
+LONG_HAIR = ("long", "wavy", "curly", "bob", "medium")
 
 
 def table1(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), folder: str | Path | None = None) -> Path:
@@ -37,32 +47,75 @@ def table1(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), fold
     study = Study(config, boxes, folder)
     rows = []
     for method in (BASELINE, FULL):
-        rows.append(scores_row(f"{method}: pseudo masks", [study.masks(method, seed) for seed in seeds]))
-    for method in (BASELINE, FULL, SUPERVISED):
+        masks = np.stack([study.masks(method, seed) for seed in seeds])
+        rows += scored_rows(f"{method}: pseudo masks", masks)
+    for method in METHODS:
         for part in ("val", "test"):
-            scores = [study.score(method, seed, part, config.faces(part), None) for seed in seeds]
-            rows.append(scores_row(f"{method}: {part}", scores))
+            faces = config.faces(part)
+            rows += scored_rows(f"{method}: {part}", study.matrices(method, seeds, faces), scored=scored(faces))
     return write_results("table1", study.command("table1", seeds), rows)
 
 
 def table2(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), folder: str | Path | None = None) -> Path:
     """Table 2: the parsers of Table 1 on LaPa-like and Helen-like faces (11 classes) and on real photographs.
 
-    19 classes become 11 by place; in LaPa, ears count as skin.  FRL London is left out where there is no copy.
+    19 classes become 11 by place; in LaPa, ears count as skin.  FRL London is left out where there is no copy.  The
+    results file ``groups`` is written as well: mean F1 by group on celeb/test and on FRL London.
     """
     study = Study(config, boxes, folder)
-    lapa, helen = Source("synthfaces", "lapa/test").open(), Source("synthfaces", "helen/test").open()
-    sets: dict[str, tuple[Faces, Callable | None]] = {
-        "LaPa-like": (lapa, lambda label_map: to_lapa(label_map, ears_to_skin=True)),
-        "Helen-like": (helen, to_lapa),
+    eleven = {
+        "LaPa-like": (Source("synthfaces", "lapa/test").open(), to_lapa_table(ears_to_skin=True)),
+        "Helen-like": (Source("synthfaces", "helen/test").open(), to_lapa_table()),
     }
+    grouped = {"SynthFaces test": Source("synthfaces", "celeb/test").open()}
     if find_frl_london() is not None:
-        sets["FRL London (real)"] = Source("frl-london").open(), None
-    rows = []
-    for method in (BASELINE, FULL, SUPERVISED):
-        for name, (faces, mapped) in sets.items():
-            rows.append(scores_row(f"{method}: {name}", [study.score(method, s, name, faces, mapped) for s in seeds]))
+        grouped["FRL London"] = Source("frl-london").open()
+    rows, groups = [], []
+    for method in METHODS:
+        for name, (faces, table) in eleven.items():
+            matrices = mapped(study.matrices(method, seeds, faces), table, len(LAPA))
+            rows += scored_rows(f"{method}: {name}", matrices, LAPA)
+        for name, faces in grouped.items():
+            matrices = study.matrices(method, seeds, faces)
+            groups += group_rows(f"{method}, {name}", matrices, groups_of(faces), scored=scored(faces))
+            if name == "FRL London":
+                rows += scored_rows(f"{method}: {name} (real)", matrices, scored=scored(faces))
+    write_results("groups", study.command("table2", seeds), groups)
     return write_results("table2", study.command("table2", seeds), rows)
+
+
+def scored(faces: Faces) -> tuple[str, ...] | None:
+    """The classes of a set's mean F1: all (``None``), or those that the points of FRL London outline."""
+    return SCORED if faces.name == "FRL London" else None
+
+
+def groups_of(faces: Faces) -> dict[str, np.ndarray]:
+    """Names of groups ``(n,)``, one an image, by what they are groups of.
+
+    SynthFaces: bands of the skin tone (:data:`TONES`), hair, glasses; FRL London: what the people said of themselves.
+    """
+    facts = faces.attributes
+    if "skin_tone" not in facts:
+        return {"gender": facts["gender"], "age band": facts["age_band"], "ethnicity": facts["ethnicity"]}
+    ends = (0, *TONES, 10)
+    bands = np.array([f"{low} to {high}" for low, high in pairwise(ends)])
+    return {
+        "skin tone": bands[np.digitize(facts["skin_tone"].astype(float), TONES)],
+        "hair": np.where(np.isin(facts["hair_style"], LONG_HAIR), "longer", "short or none"),
+        "glasses": facts["glasses"],
+    }
+
+
+def framed(parser: Parser, faces: Faces, batch: int = 8) -> Iterator[np.ndarray]:
+    """Label maps ``(S, S)`` uint8 of faces that have the framing and size of the training pictures.
+
+    The whole picture is averaged with its mirror image.  The trunk's tokens of both come from the disk cache: they are
+    computed once for all parsers.
+    """
+    for start in range(0, len(faces), batch):
+        pictures = np.stack([faces.image(i) for i in range(start, min(start + batch, len(faces)))])
+        tokens = features([*pictures, *pictures[:, :, ::-1]], parser.trunk)
+        yield from parser.probabilities(pictures, tokens=tokens.float()).argmax(1).byte().numpy()
 
 
 class Study:
@@ -87,9 +140,11 @@ class Study:
         fcams = extract_to_folder(vit, faces, self.folder / run.name / "fcams", self.config.fcam)
         return write_pseudo_labels(fcams, self.folder / run.name / "labels", self.config.theta)
 
-    def masks(self, method: str, seed: int) -> Scores:
-        """Scores of the pseudo labels, for the report only."""
-        return pseudo_quality(self.labels(method, seed), self.config.faces("train"))
+    def masks(self, method: str, seed: int) -> np.ndarray:
+        """Confusion matrices ``(n, 19, 19)`` of the pseudo labels, for the report only."""
+        labels, faces = self.labels(method, seed), self.config.faces("train")
+        found = (read_label_map(labels / f"{key}.png", len(CELEBAMASK)) for key in faces.ids)
+        return confusions(zip(found, (faces.label_map(i) for i in range(len(faces))), strict=True))
 
     def parser(self, method: str, seed: int) -> tuple[Parser, Path]:
         """The parser of a method and the folder that it is kept in.
@@ -116,14 +171,26 @@ class Study:
             Parser(network, trunk, settings, {"targets": source, "seed": seed}).save(path)
         return load_parser(path), folder
 
-    def score(self, method: str, seed: int, name: str, faces: Faces, mapped: Callable | None) -> Scores:
-        """Scores on a test set, looked at as ``wsfp parse`` does; ``mapped`` takes 19 classes to 11 on both sides."""
-        parser, folder = self.parser(method, seed)
-        known = folder / f"scores-{name.split()[0]}.json"
-        scheme, scored = (CELEBAMASK if mapped is None else LAPA), SCORED if faces.name == "FRL London" else None
-        if not known.exists():
-            same = mapped or (lambda label_map: label_map)
-            bar = tqdm(range(len(faces)), desc=f"{method}, seed {seed}, {name}", unit="face", leave=False)
-            pairs = ((same(parser.predict(faces.image(i))[0]), same(faces.label_map(i))) for i in bar)
-            write_json(known, {"matrix": evaluate_pairs(pairs, scheme, scored).matrix})
-        return Scores(np.array(read_json(known)["matrix"]), scheme, len(faces), scored=scored)
+    def matrices(self, method: str, seeds: Sequence[int], faces: Faces) -> np.ndarray:
+        """Confusion matrices ``(S, n, 19, 19)`` of a method's parsers on a test set, one a seed and picture.
+
+        They are kept beside the parser and found again by its content, the set and the way of looking.
+        """
+        way = "looks" if faces.name == "FRL London" else "mirrored"
+        result = []
+        for seed in seeds:
+            parser, folder = self.parser(method, seed)
+            key = hashlib.sha256((folder / "parser.safetensors").read_bytes()).hexdigest()[:12]
+            name = faces.name.lower().replace(" ", "-").replace("/", "-")
+            known = folder / f"matrices-{name}-{len(faces)}-{way}-{key}.npy"
+            if not known.exists():
+                if way == "looks":
+                    found = (parser.predict(faces.image(i))[0] for i in range(len(faces)))
+                else:
+                    found = framed(parser, faces)
+                bar = tqdm(found, f"{method}, seed {seed}, {faces.name}", len(faces), unit="face", leave=False)
+                truths = (faces.label_map(i) for i in range(len(faces)))
+                with atomic_path(known) as part, part.open("wb") as file:
+                    np.save(file, confusions(zip(bar, truths, strict=True)))
+            result.append(np.load(known, allow_pickle=False))
+        return np.stack(result)
