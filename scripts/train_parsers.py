@@ -5,8 +5,8 @@ usage: python scripts/train_parsers.py supervised
        python scripts/train_parsers.py scores [--only SET]
 
 ``weak`` learns from the maps of ``wsfp fcam`` and CCD's accepted boxes (wsfp_helpers/boxed.py) and opens no label map;
-``supervised`` learns from the rendered masks.  ``scores`` writes docs/results/parsers.json
-and the table of the model card, wsfp_helpers/assets/parser.md.
+``supervised`` learns from the rendered masks.  ``scores`` writes docs/results/parsers.json, with FRL London among the
+sets also docs/results/fairness.json, and the table of the model card, wsfp_helpers/assets/parser.md.
 """
 
 import argparse
@@ -18,23 +18,22 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from wsfp_helpers.augment import WITH_MASKS
 from wsfp_helpers.boxed import boxed_label
 from wsfp_helpers.ccd import CCDConfig, accepted_boxes
-from wsfp_helpers.data.base import Faces
 from wsfp_helpers.data.cache import cache_dir
-from wsfp_helpers.data.frl import SCORED, frl_london
+from wsfp_helpers.data.frl import frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.boxes import shipped_boxes
-from wsfp_helpers.evaluate import Scores, evaluate_pairs
+from wsfp_helpers.evaluate import Scores, pooled
 from wsfp_helpers.fcam import FcamFolder
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parser import ASSETS, SHIPPED, Parser, load_parser, make_copies, train_parser
 from wsfp_helpers.profiles import profile
-from wsfp_helpers.results import scores_row, write_results
+from wsfp_helpers.results import group_rows, scored_rows, write_results
 from wsfp_helpers.storage import atomic_path
+from wsfp_helpers.tables import groups_of, scored, scores_of
 from wsfp_helpers.trunk import load_trunk
 
 CARD = ASSETS / "parser.md"
@@ -73,18 +72,6 @@ def train(kind: str, fcams: Path | None, seed: int) -> Path:
     return SHIPPED[kind]
 
 
-def every_third(faces: Faces) -> Faces:
-    """A third of a rendered set, so that all scores take about ten minutes; tables 1 and 2 have whole sets."""
-    return faces.subset(range(0, len(faces), 3))
-
-
-def score(parser: Parser, faces: Faces) -> Scores:
-    """Scores of a parser on a data set, looked at as ``wsfp parse`` does."""
-    indices = tqdm(range(len(faces)), desc=faces.name, leave=False)
-    scored = SCORED if faces.name == "FRL London" else None
-    return evaluate_pairs(((parser.predict(faces.image(i))[0], faces.label_map(i)) for i in indices), scored=scored)
-
-
 def write_card(scores: dict[tuple[str, str], Scores]) -> None:
     """Put a table of the scores of every parser (first of the key) on every set (second) into the model card."""
     kinds, sets = (list(dict.fromkeys(key[place] for key in scores)) for place in (0, 1))
@@ -112,16 +99,21 @@ def main() -> None:
     if chosen.what != "scores":
         print(train(chosen.what, chosen.fcams, chosen.seed))
         return
-    scores = {}
+    only = f' --only "{chosen.only}"' if chosen.only else ""
+    command, scores, rows, groups = f"python scripts/train_parsers.py scores{only}", {}, [], []
     for name in [chosen.only] if chosen.only else SETS:
-        faces = frl_london() if name == "FRL London" else every_third(synthfaces(name))
+        faces = frl_london() if name == "FRL London" else synthfaces(name)
         for kind in [kind for kind, path in SHIPPED.items() if path.exists()]:
-            scores[kind, name] = score(load_parser(kind), faces)
+            matrices, classes = scores_of(load_parser(kind), faces, kind), scored(faces)
+            scores[kind, name] = pooled(matrices, scored=classes)
             print(f"{kind} on {name}\n{scores[kind, name].table()}\n", flush=True)
-        rows = [scores_row(f"{kind}, {name} ({each.images} pictures)", [each]) for (kind, name), each in scores.items()]
-        only = f' --only "{chosen.only}"' if chosen.only else ""
-        write_results("parsers", f"python scripts/train_parsers.py scores{only}", rows)
+            rows += scored_rows(f"{kind}, {name} ({len(faces)} pictures)", matrices[None], scored=classes)
+            if name == "FRL London":
+                groups += group_rows(f"{kind}, {name}", matrices[None], groups_of(faces), scored=classes)
+        write_results("parsers", command, rows)
         write_card(scores)
+    if groups:
+        write_results("fairness", command, groups)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,19 @@ def framed(parser: Parser, faces: Faces, batch: int = 8) -> Iterator[np.ndarray]
         yield from parser.probabilities(pictures, tokens=tokens.float()).argmax(1).byte().numpy()
 
 
+def answers(parser: Parser, faces: Faces) -> Iterator[np.ndarray]:
+    """Label maps ``(H, W)`` uint8 of a test set: of photographs as ``wsfp parse`` gives them, else :func:`framed`."""
+    if faces.name == "FRL London":
+        return (parser.predict(faces.image(i))[0] for i in range(len(faces)))
+    return framed(parser, faces)
+
+
+def scores_of(parser: Parser, faces: Faces, desc: str = "scores") -> np.ndarray:
+    """Confusion matrices ``(n, 19, 19)`` of a parser on a test set, one a picture, from :func:`answers`."""
+    bar = tqdm(answers(parser, faces), f"{desc}, {faces.name}", len(faces), unit="face", leave=False)
+    return confusions(zip(bar, (faces.label_map(i) for i in range(len(faces))), strict=True))
+
+
 class Study:
     """Trained networks, pseudo labels, parsers and scores below one folder (default: ``tables/`` in the cache)."""
 
@@ -184,13 +197,8 @@ class Study:
             name = faces.name.lower().replace(" ", "-").replace("/", "-")
             known = folder / f"matrices-{name}-{len(faces)}-{way}-{key}.npy"
             if not known.exists():
-                if way == "looks":
-                    found = (parser.predict(faces.image(i))[0] for i in range(len(faces)))
-                else:
-                    found = framed(parser, faces)
-                bar = tqdm(found, f"{method}, seed {seed}, {faces.name}", len(faces), unit="face", leave=False)
-                truths = (faces.label_map(i) for i in range(len(faces)))
+                found = scores_of(parser, faces, f"{method}, seed {seed}")
                 with atomic_path(known) as part, part.open("wb") as file:
-                    np.save(file, confusions(zip(bar, truths, strict=True)))
+                    np.save(file, found)
             result.append(np.load(known, allow_pickle=False))
         return np.stack(result)

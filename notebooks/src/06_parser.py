@@ -344,8 +344,7 @@ show(figure, alt="Four rows: a new face and the maps of student, weak and superv
 # labels.
 
 # %% [markdown]
-# Measured on whole test sets, with the looks that `wsfp parse` takes (the whole picture, two closer ones, each with its
-# mirror image), instead of our single glance:
+# Measured on whole test sets, each picture averaged with its mirror image, instead of our single glance:
 
 
 # %%
@@ -353,7 +352,7 @@ def stored(name, words, command):
     """Print the rows of docs/results/NAME.json that have these words in their name, or one line if there is no file."""
     try:
         for row in read_results(name)["rows"]:
-            if words in row["name"]:
+            if words in row["name"] and row["metric"] == "mean_f1":
                 print(f"{row['name']:44} mean F1 {summary(row['seeds'])}   ({len(row['seeds'])} seeds)")
     except InputError:
         print(f"docs/results/{name}.json is not there: `{command}` measures it.")
