@@ -136,3 +136,21 @@ def test_series_colours_stay_apart_for_colour_blind_eyes(kind):
     seen = simulate_deficiency(rgb, kind).astype(float)
     distances = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
     assert distances[~np.eye(len(seen), dtype=bool)].min() > 25
+
+
+def test_seed_bars_end_at_the_mean_and_show_every_seed():
+    (axis,) = plots.seed_bars({"a": [1.0, 3.0], "b": [None, 5.0], "c": [None]}, "Title", "F1").axes
+    assert [patch.get_width() for patch in axis.patches] == [2.0, 5.0]
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[1.0, 3.0], [5.0]]
+    assert [line.get_ydata().tolist() for line in axis.lines] == [[0, 0], [1]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+    assert axis.get_title() == "Title" and "F1" in axis.get_xlabel()
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]
+
+
+def test_seed_curves_have_a_panel_a_weight():
+    figure = plots.seed_curves({"x": {0.2: [2.0, 4.0], 0.1: [1.0]}, "y": {3.0: [None]}}, "Title", "F1")
+    first, second = figure.axes
+    assert first.get_xlabel() == "x" and second.get_xlabel() == "y"
+    assert first.lines[0].get_xydata().tolist() == [[0.1, 1.0], [0.2, 3.0]]
+    assert first.lines[2].get_xydata().tolist() == [[0.2, 2.0], [0.2, 4.0]]

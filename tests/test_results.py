@@ -138,6 +138,37 @@ def test_a_page_that_was_edited_or_lost_is_reported_and_can_be_written_again(tmp
     assert check_pages(tmp_path) == []
 
 
+def test_a_table_has_a_plot_of_its_numbers_with_alternative_text(tmp_path):
+    rows = [row("base", "mean_f1", "percent", [17.5, 18.5]), *scored_rows("full", matrices_of_two_seeds())]
+    write_results("table3", "wsfp x", rows, tmp_path)
+    assert (tmp_path / "table3.png").stat().st_size < 60_000
+    (alt,) = re.findall(r"!\[(.*)\]\(table3\.png\)", (tmp_path / "table3.md").read_text())
+    assert "base 18.00 ± 0.71" in alt and f"full {results.summary(rows[1]['seeds'])}" in alt and "95" not in alt
+    assert check_pages(tmp_path) == []
+
+
+def test_a_plot_of_other_numbers_is_reported(tmp_path):
+    write_results("table3", "wsfp x", [row("base", "mean_f1", "percent", [1.0])], tmp_path)
+    plot = (tmp_path / "table3.png").read_bytes()
+    write_results("table3", "wsfp x", [row("base", "mean_f1", "percent", [2.0])], tmp_path)
+    (tmp_path / "table3.png").write_bytes(plot)
+    (tmp_path / "other.png").write_bytes(plot)
+    problems = check_pages(tmp_path)
+    assert len(problems) == 2 and "table3.png is not drawn from" in problems[0] and "other.png has no" in problems[1]
+    (tmp_path / "other.png").unlink()
+    results.write_pages(tmp_path)
+    assert check_pages(tmp_path) == []
+
+
+def test_fig6_is_drawn_by_weight(tmp_path):
+    rows = [row(f"{w} = {v}", "mean_f1", "percent", [v, 2 * v]) for w in ("alpha0", "reg") for v in (0.5, 0.25)]
+    write_results("fig6", "wsfp x", rows, tmp_path)
+    assert results._by_weight({r["name"]: r["seeds"] for r in rows}) == {
+        weight: {0.5: [0.5, 1.0], 0.25: [0.25, 0.5]} for weight in ("alpha0", "reg")
+    }
+    assert "reg = 0.25 0.38 ± 0.18" in (tmp_path / "fig6.md").read_text() and (tmp_path / "fig6.png").exists()
+
+
 def test_a_json_file_of_ones_own_has_a_page_only_among_the_docs(tmp_path, monkeypatch):
     rows = [row("r", "speedup", "times", [2.0])]
     results.write_result_file(tmp_path / "x.json", "wsfp bench", rows)

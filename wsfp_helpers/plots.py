@@ -178,6 +178,47 @@ def curves(
     return figure
 
 
+def seed_bars(values: Mapping[str, Sequence[float | None]], title: str, label: str) -> Figure:
+    """Horizontal bars, one for each name of ``values``: the mean over the seeds, with a dot for each seed."""
+    figure, axis = plt.subplots(figsize=(7.5, 1.1 + 0.34 * len(values)), layout="constrained")
+    for place, seeds in enumerate(values.values()):
+        known = [value for value in seeds if value is not None]
+        if known:
+            axis.barh(place, np.mean(known), 0.66, color=COLOURS[5])
+            axis.plot(known, np.full(len(known), place), "o", color=COLOURS[6], markersize=4, alpha=0.8)
+    axis.set_yticks(range(len(values)), values, fontsize=9)
+    axis.set(title=title, xlabel=f"{label}; bar: mean, dots: single seeds")
+    axis.invert_yaxis()
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
+    return figure
+
+
+def seed_curves(series: Mapping[str, Mapping[float, Sequence[float | None]]], title: str, label: str) -> Figure:
+    """One panel for each name of ``series``: means over the seeds against the value, with a dot for each seed."""
+    columns = min(3, len(series))
+    rows = -(-len(series) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.7 * columns, 2.1 * rows + 0.5), layout="constrained", sharey=True, squeeze=False
+    )
+    for axis in axes.flat[len(series) :]:
+        axis.set_axis_off()
+    for axis, (name, points) in zip(axes.flat, series.items(), strict=False):
+        known = {x: [value for value in seeds if value is not None] for x, seeds in sorted(points.items())}
+        means = [np.mean(seeds) if seeds else np.nan for seeds in known.values()]
+        axis.plot(list(known), means, "o-", color=COLOURS[0])
+        for x, seeds in known.items():
+            axis.plot(np.full(len(seeds), x), seeds, "o", color=COLOURS[6], markersize=3, alpha=0.6)
+        axis.set_xticks(list(known))
+        axis.set(xlabel=name)
+        axis.margins(x=0.15)
+        _finish(axis, False)
+    figure.suptitle(f"{title} (line: mean, small dots: single seeds)", fontsize=11)
+    figure.supylabel(label, fontsize=10)
+    return figure
+
+
 def _finish(axis: Axes, legend: bool) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", alpha=0.3)

@@ -2,9 +2,11 @@
 
 ``docs/results/NAME.json`` is ``{"command", "revision", "machine", "date", "rows": [...]}``; a row is ``{"name",
 "metric", "unit", "seeds": [values], "per_class": {class: [values]}}`` with one value a seed, where ``None`` stands for
-an absent class.  ``NAME.md`` is rendered from it and never written by hand.
+an absent class.  ``NAME.md``, and for tables a plot ``NAME.png``, are rendered from it and never written by hand.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from PIL import Image
 
 from wsfp_helpers.evaluate import POLICY, Intervals, Scores, bootstrap, pooled
 from wsfp_helpers.labels import CELEBAMASK, Scheme
@@ -42,6 +45,16 @@ ABOUT = {
     "neighbouring groups that overlap are no evidence of a difference, and hardly any group is large enough for more.",
 }
 """What a reader has to know of the numbers of a page."""
+PLOTTED = {
+    "table1": "Table 1: pseudo masks, and parsers on val and test",
+    "table2": "Table 2: parsers on other faces",
+    "table3": "Table 3: pseudo labels with CCD and TCD",
+    "table4": "Table 4: the terms of TCD, added one by one",
+    "vlm": "Section 4.3.4: which image-text model",
+    "fig6": "Fig. 6: one loss weight changed at a time",
+    "variants": "Ways to read the maps of one network",
+}
+"""Titles of the plots; these pages show ``NAME.png``, drawn from the mean F1 of their rows."""
 FEW = 10
 """Groups of fewer images have no interval and are marked as too few to compare."""
 
@@ -164,6 +177,8 @@ def render(name: str, content: Mapping) -> str:
             f"| {r['name']} | {r['metric']} | {summary(r['seeds'])} |{interval * bool(ends)} {r['unit']} "
             f"| {len(r['seeds'])} |"
         )
+    if name in PLOTTED:
+        lines += ["", f"![{_alt(name, rows)}]({name}.png)"]
     lines += ["", "With several seeds: mean ± standard deviation over the seeds."]
     if ends:
         lines += ["", INTERVAL]
@@ -193,28 +208,80 @@ def summary(values: Sequence[float | None]) -> str:
 
 
 def check_pages(folder: str | Path = FOLDER) -> list[str]:
-    """One sentence for every results file whose page is missing or differs, and for every page without a file."""
+    """One sentence for every results file whose page or plot is missing or differs, and for those without a file."""
     folder, problems = Path(folder), []
     for path in sorted(folder.glob("*.json")):
-        page = path.with_suffix(".md")
+        page, content = path.with_suffix(".md"), read_results(path.stem, folder)
         if not page.exists():
             problems.append(f"{path} has no page: write it with write_pages()")
-        elif page.read_text(encoding="utf-8") != render(path.stem, read_results(path.stem, folder)):
+        elif page.read_text(encoding="utf-8") != render(path.stem, content):
             problems.append(f"{page} differs from its results file: write it again with write_pages()")
-    lone = (page for page in sorted(folder.glob("*.md")) if page.name != "README.md")
-    problems += [f"{page} has no results file" for page in lone if not page.with_suffix(".json").exists()]
+        if path.stem in PLOTTED and _drawn_from(path.with_suffix(".png")) != _digest(content):
+            problems.append(
+                f"{path.with_suffix('.png')} is not drawn from its results file: write it with write_pages()"
+            )
+    for page in sorted([*folder.glob("*.md"), *folder.glob("*.png")]):
+        if page.name != "README.md" and not page.with_suffix(".json").exists():
+            problems.append(f"{page} has no results file")
     return problems
 
 
 def write_pages(folder: str | Path = FOLDER) -> None:
-    """Render every page again."""
+    """Render every page again, and draw the plots."""
     for path in sorted(Path(folder).glob("*.json")):
         _write_page(path)
 
 
 def _write_page(path: Path) -> None:
+    content = read_results(path.stem, path.parent)
+    if path.stem in PLOTTED:
+        _draw(path.stem, content, path.with_suffix(".png"))
     with atomic_path(path.with_suffix(".md")) as part:
-        part.write_text(render(path.stem, read_results(path.stem, path.parent)), encoding="utf-8")
+        part.write_text(render(path.stem, content), encoding="utf-8")
+
+
+def _draw(name: str, content: Mapping, path: Path) -> None:
+    # Here, because commands that draw nothing need not wait for matplotlib.
+    import matplotlib.pyplot as plt
+
+    from wsfp_helpers.plots import seed_bars, seed_curves
+
+    values = {r["name"]: r["seeds"] for r in content["rows"] if r["metric"] == "mean_f1"}
+    if name == "fig6":
+        figure = seed_curves(_by_weight(values), PLOTTED[name], "mean F1 (%)")
+    else:
+        figure = seed_bars(values, PLOTTED[name], "mean F1 (%)")
+    with atomic_path(path) as part:
+        figure.savefig(part, format="png", dpi=90, metadata={"Comment": _digest(content)})
+    plt.close(figure)
+
+
+def _by_weight(values: Mapping[str, Sequence]) -> dict[str, dict[float, Sequence]]:
+    """Rows called ``alpha0 = 0.8`` by weight and value."""
+    series: dict[str, dict[float, Sequence]] = {}
+    for name, seeds in values.items():
+        weight, _, value = name.partition(" = ")
+        series.setdefault(weight, {})[float(value)] = seeds
+    return series
+
+
+def _alt(name: str, rows: Sequence[Mapping]) -> str:
+    """Alternative text of a plot: what kind it is, and the numbers in it."""
+    numbers = "; ".join(f"{r['name']} {summary(r['seeds'])}" for r in rows if r["metric"] == "mean_f1")
+    kind = "Lines of mean F1 against each weight" if name == "fig6" else "Bars of mean F1"
+    return f"{kind}, in percent, with a dot for each seed: {numbers}"
+
+
+def _digest(content: Mapping) -> str:
+    return hashlib.sha256(json.dumps(content["rows"]).encode()).hexdigest()
+
+
+def _drawn_from(plot: Path) -> str | None:
+    """What :func:`_draw` left in a plot about the rows that it shows."""
+    if not plot.exists():
+        return None
+    with Image.open(plot) as picture:
+        return picture.info.get("Comment")
 
 
 def _number(value: float) -> str:
