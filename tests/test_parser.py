@@ -323,7 +323,7 @@ def test_any_size_gets_a_map_of_its_size(parser, size):
 
 def test_enlarging_in_strips_equals_enlarging_at_once(monkeypatch):
     probability = torch.randn(19, 13, 17, generator=torch.Generator().manual_seed(0)).softmax(0)
-    sight = Sight(probability, None, (101, 67))
+    sight = Sight(probability, (101, 67))
     best, index = F.interpolate(probability[None], (101, 67), mode="bilinear", align_corners=False)[0].max(0)
     labels, confidence = sight.label_map()
     np.testing.assert_array_equal(labels, index)
@@ -364,7 +364,7 @@ def test_a_closer_look_frames_the_face_as_the_training_pictures_do(parser):
     painted = Painted(parser.network, parser.trunk, parser.config)
     photograph = np.zeros((400, 600, 3), np.uint8)
     photograph[300:380, 440:500] = 255
-    sight = painted.look(photograph, Looks(zooms=(0.5,), anchor=(0.6, 0.4)))
+    sight = painted.look(photograph, Looks(zoom=0.5, anchor=(0.6, 0.4)))
     rows, columns = np.nonzero(painted.seen[0, ..., 0] > 127)
     assert (rows.max() + 1 - rows.min()) / 32 == pytest.approx(0.5, abs=0.07)
     assert (rows.min() + rows.max() + 1) / 2 / 32 == pytest.approx(0.6, abs=0.05)
@@ -373,14 +373,56 @@ def test_a_closer_look_frames_the_face_as_the_training_pictures_do(parser):
     labels, _ = sight.label_map()
     truth = photograph[..., 0] > 0
     overlap = ((labels == 1) & truth).sum() / ((labels == 1) | truth).sum()
-    coarse, _ = painted.look(photograph, Looks(zooms=())).label_map()
+    coarse, _ = painted.look(photograph, Looks(most=0)).label_map()
     assert overlap > 0.85 > ((coarse == 1) & truth).sum() / ((coarse == 1) | truth).sum()
+
+
+class Sprawling(Painted):
+    """Sees a face that is low in its picture three times too high, and is less sure of it; ``looks`` counts."""
+
+    looks = 0
+
+    def probabilities(self, pictures, flip=True):
+        self.looks += 1
+        out = super().probabilities(pictures, flip)
+        rows = out[0, 1].any(1).nonzero()[:, 0]
+        height, sure = len(rows), 0.9
+        if 0 < height < 0.2 * out.shape[2]:
+            out[0, 1, max(rows[0] - height, 0) : rows[-1] + 1 + height] = out[0, 1, rows[0]].clone()
+            sure = 0.6
+        out[:, 1] *= sure
+        out[:, 0] = 1 - out[:, 1]
+        return out
+
+
+def test_a_small_face_is_looked_at_until_it_fills_the_look(parser):
+    photograph = np.zeros((400, 400, 3), np.uint8)
+    photograph[160:208, 180:220] = 255
+    heights = {}
+    for most in (1, 3):
+        sprawling = Sprawling(parser.network, parser.trunk, parser.config)
+        sight = sprawling.look(photograph, Looks(most=most))
+        heights[most] = (sprawling.seen[0, ..., 0].max(1) > 127).mean()
+        assert sprawling.looks == (2 if most == 1 else 3)
+    assert heights == {1: pytest.approx(0.7 / 3, abs=0.06), 3: pytest.approx(0.7, abs=0.06)}
+    np.testing.assert_allclose(sight.face, (160, 208, 180, 220), atol=6)
+    assert sight.certainty == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_face_that_a_closer_look_does_not_see_is_none(parser, monkeypatch):
+    painted = Painted(parser.network, parser.trunk, parser.config)
+    photograph = np.zeros((400, 400, 3), np.uint8)
+    photograph[160:208, 180:220] = 255
+    found = iter([(160, 208, 180, 220), None])
+    monkeypatch.setattr(module, "find_face", lambda _: next(found))
+    sight = painted.look(photograph)
+    assert sight.face is None and sight.certainty == 0
 
 
 def test_without_a_face_there_is_one_look_and_no_certainty(parser):
     painted = Painted(parser.network, parser.trunk, parser.config)
     sight = painted.look(np.zeros((50, 50, 3), np.uint8))
-    assert sight.face is None and sight.certainty() == 0
+    assert sight.face is None and sight.certainty == 0
 
 
 # checkpoints

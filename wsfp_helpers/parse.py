@@ -17,7 +17,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SHEETS = "sheets"
 PER_SHEET = 20
 SURE = 0.75
-"""A photograph whose parts have less mean confidence than this gets a warning."""
+"""A photograph whose face has less mean confidence than this in the closest look gets a warning."""
 
 _TILE, _LINE = 240, 18
 
@@ -96,8 +96,8 @@ def doubts(sight: Sight) -> str:
     """Why the answer may be wrong, in one sentence, or an empty text."""
     if sight.face is None:
         return "no face was found: the map is a guess"
-    if (sure := sight.certainty()) < SURE:
-        return f"low confidence ({sure:.2f}): is the face frontal, sharp and well lit?"
+    if sight.certainty < SURE:
+        return f"low confidence ({sight.certainty:.2f}): is the face frontal, sharp and well lit?"
     return ""
 
 

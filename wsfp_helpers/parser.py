@@ -201,8 +201,12 @@ def train_parser(
 class Looks:
     """How a photograph is looked at: first as a whole, then closer at the face that the first look found."""
 
-    zooms: tuple[float, ...] = (0.7,)
-    """Heights of the face in the square of each further look; 0.7 is the framing of the training pictures."""
+    zoom: float = 0.7
+    """Height of the face in the square of a closer look; 0.7 is the framing of the training pictures."""
+    enough: float = 0.7
+    """A closer look is the last one when it sees a face of at least this part of the height that was aimed at."""
+    most: int = 3
+    """At most so many closer looks: a face that is small in its picture is found step by step."""
     anchor: tuple[float, float] = (0.575, 0.5)
     """Where (y, x) in the square the middle of the face comes to lie: as in CelebA's crops."""
     flip: bool = True
@@ -215,13 +219,15 @@ class Looks:
 class Sight:
     """What the looks at a photograph of ``size`` (H, W) gave together.
 
-    ``probability`` is ``(19, h, w)`` float32 on a canvas of at most :data:`CANVAS` pixels; ``face`` the box (top,
-    bottom, left, right) of the face on it, or ``None`` when no look found one.
+    ``probability`` is ``(19, h, w)`` float32 on a canvas of at most :data:`CANVAS` pixels.  ``face`` is the box (top,
+    bottom, left, right) on it where the closest look saw a face, ``None`` when none did; ``certainty`` the mean
+    probability that this look alone gave to its choice in the box, where that is not the background (0 without a face).
     """
 
     probability: Tensor
-    face: tuple[float, float, float, float] | None
     size: tuple[int, int]
+    face: tuple[float, float, float, float] | None = None
+    certainty: float = 0.0
 
     def label_map(self) -> tuple[np.ndarray, np.ndarray]:
         """Classes ``(H, W)`` uint8 and the probability of each ``(H, W)`` float32, enlarged strip by strip."""
@@ -237,14 +243,6 @@ class Sight:
             best, index = _resize(strip[None], (strip.shape[1], width))[0].max(0)
             labels[at], confidence[at] = index.byte().numpy(), best.numpy()
         return labels, confidence
-
-    def certainty(self) -> float:
-        """Mean probability of the chosen class in the face's box where that is not the background; 0 without a face."""
-        if self.face is None:
-            return 0.0
-        top, bottom, left, right = (round(side) for side in self.face)
-        best, index = self.probability[:, top:bottom, left:right].max(0)
-        return best[index > 0].mean().item()
 
 
 class Parser:
@@ -284,19 +282,23 @@ class Parser:
         canvas = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3))
         side = max(height, width)
         box = (height - side) // 2, (width - side) // 2, side
-        total, face = self._framed(canvas, box, False)[0], None
-        for zoom in looks.zooms:
-            found = find_face(total)
-            if found is None:
-                break
-            face = found
-            side = max(round((face[1] - face[0]) / zoom), 16)
-            top = round((face[0] + face[1]) / 2 - looks.anchor[0] * side)
-            left = round((face[2] + face[3]) / 2 - looks.anchor[1] * side)
+        total = self._framed(canvas, box, False)[0]
+        found, face, certainty = find_face(total), None, 0.0
+        for _ in range(looks.most if found else 0):
+            side = max(round((found[1] - found[0]) / looks.zoom), 16)
+            top = round((found[0] + found[1]) / 2 - looks.anchor[0] * side)
+            left = round((found[2] + found[3]) / 2 - looks.anchor[1] * side)
             closer, rows, columns = self._framed(canvas, (top, left, side), looks.flip)
             weight = looks.weight * _feather(rows, top, side)[:, None] * _feather(columns, left, side)
             total[:, rows, columns].lerp_(closer, weight)
-        return Sight(total, face, size)
+            seen = find_face(closer)
+            if seen is None:
+                break
+            found = seen[0] + rows.start, seen[1] + rows.start, seen[2] + columns.start, seen[3] + columns.start
+            face, certainty = found, _certainty(closer, seen)
+            if face[1] - face[0] >= looks.enough * looks.zoom * side:
+                break
+        return Sight(total, size, face, certainty)
 
     def predict(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Label map ``(H, W)`` uint8 of a photograph ``(H, W, 3)`` uint8 and its confidence ``(H, W)`` in [0, 1]."""
@@ -331,6 +333,13 @@ def find_face(probability: Tensor) -> tuple[float, float, float, float] | None:
     rows, columns = (np.flatnonzero(along > 0.08 * along.max()) for along in (largest.sum(1), largest.sum(0)))
     y, x = height / inside.shape[0], width / inside.shape[1]
     return rows[0] * y, (rows[-1] + 1) * y, columns[0] * x, (columns[-1] + 1) * x
+
+
+def _certainty(probability: Tensor, face: tuple[float, float, float, float]) -> float:
+    """Mean probability of the chosen class in the box ``face`` of ``(19, h, w)`` where that is not the background."""
+    top, bottom, left, right = (round(side) for side in face)
+    best, index = probability[:, top:bottom, left:right].max(0)
+    return best[index > 0].mean().item()
 
 
 def _feather(along: slice, start: int, side: int, soft: float = 0.08) -> Tensor:
