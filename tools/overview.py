@@ -1,35 +1,71 @@
-"""Draw the README's picture, docs/overview.png: a rendered face and a photograph, and what the weak parser finds.
+"""Draw the pictures of the docs: what the parsers find, on faces that may be shown.
 
-usage: python -m tools.overview
+usage: python -m tools.overview          docs/overview.png: a rendered face and a photograph, the weak parser
+       python -m tools.overview frl      docs/frl_side_by_side.png: real people, both parsers; needs FRL London
+
+The people of FRL London consented, and their pictures are CC BY 4.0 (DeBruine and Jones 2017).  The four shown were
+chosen by what they said of themselves, not by the result, from those by whom nothing was tuned.
 """
 
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 
+from wsfp_helpers.data.frl import frl_london
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.parser import load_parser
 from wsfp_helpers.plots import gallery, overlay
 from wsfp_helpers.storage import atomic_path
 
-OUT = Path(__file__).parents[1] / "docs" / "overview.png"
+DOCS = Path(__file__).parents[1] / "docs"
 FACE = "celeb_test_00003_v0"
+PEOPLE = ("008_03", "021_03", "107_03", "129_03")
 
 
-def main() -> None:
-    """Write the picture."""
+def overview() -> Figure:
+    """A rendered face with truth and answer of the weak parser, and its answer to a photograph."""
     parser, faces, photograph = load_parser("weak"), synthfaces("celeb/test"), astronaut()
     place = faces.ids.index(FACE)
     face, truth = faces.image(place), faces.label_map(place)
     guess, found = parser.predict(face)[0], parser.predict(photograph)[0]
-    figure = gallery(
+    return gallery(
         [face, overlay(face, truth), overlay(face, guess), photograph, overlay(photograph, found)],
         ["rendered face", "truth", "learnt without masks", "photograph", "learnt without masks"],
-        columns=5, size=2.3, classes=[k for k in np.unique([*truth.flat, *guess.flat, *found.flat]) if k],
+        columns=5, size=2.3, classes=_present(truth, guess, found),
     )  # fmt: skip
-    with atomic_path(OUT) as part:
+
+
+def side_by_side() -> Figure:
+    """Each of :data:`PEOPLE` with what the weak and the supervised parser find."""
+    faces, parsers = frl_london(), [load_parser("weak"), load_parser("supervised")]
+    pictures, maps = [], []
+    for key in PEOPLE:
+        photograph = faces.image(faces.ids.index(key))
+        small = np.array(Image.fromarray(photograph).resize((240, 240), Image.Resampling.LANCZOS))
+        pictures.append(small)
+        for parser in parsers:
+            found = Image.fromarray(parser.predict(photograph)[0]).resize((240, 240), Image.Resampling.NEAREST)
+            maps.append(np.array(found))
+            pictures.append(overlay(small, maps[-1]))
+    titles = ["photograph", "learnt without masks", "learnt with masks"] * len(PEOPLE)
+    title = "Photographs: FRL London, DeBruine and Jones 2017, CC BY 4.0; colours added"
+    return gallery(pictures, titles, title, columns=6, size=2, classes=_present(*maps))
+
+
+def _present(*maps: np.ndarray) -> list[int]:
+    return [k for k in np.unique(np.concatenate([each.ravel() for each in maps])) if k]
+
+
+def main() -> None:
+    """Write one picture."""
+    name, draw = ("frl_side_by_side", side_by_side) if sys.argv[1:] == ["frl"] else ("overview", overview)
+    figure = draw()
+    with atomic_path(DOCS / f"{name}.png") as part:
         figure.savefig(part, format="png", dpi=90)
     plt.close(figure)
 
