@@ -43,6 +43,11 @@ WORDS = sorted({w for text in (*FORMS, *PARTS, "and") for w in text.replace("{}"
 THRESHOLD = 0.1
 """Cosine on which the sigmoid loss turns: above it a caption is taken as true of the picture."""
 SHARPNESS = 10.0
+SPREAD = 0.2
+"""Cosine above which the prompts of two classes repel each other.  Without it the text tower lets both sides of a pair
+fall into one before the image tower can tell them apart, and then neither ever learns them (docs/experiments.md)."""
+ONE_SIDED = 7.0
+"""Weight of a part's prompt in pictures where one side of its pair is in sight and the other is not."""
 BATCH, LEARNING_RATE = 32, 3e-3
 MEAN = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
 STD = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
@@ -272,14 +277,25 @@ def truth(state: Tensor, named: Tensor) -> Tensor:
     return torch.where(missing, 0.0, torch.where(complete, 1.0, undecided))
 
 
-def sigmoid_loss(cosine: Tensor, target: Tensor) -> Tensor:
+def sigmoid_loss(cosine: Tensor, target: Tensor, stress: Tensor | float = 1.0) -> Tensor:
     """Pairwise sigmoid loss that turns at ``THRESHOLD``; true and false pairs of each caption weigh the same."""
     known = ~target.isnan()
     target = target.nan_to_num()
     loss = F.binary_cross_entropy_with_logits(SHARPNESS * (cosine - THRESHOLD), target, reduction="none") * known
     share = (target * known).sum(0) / known.sum(0).clamp(min=1)
     weight = torch.where(target > 0, 0.5 / share.clamp(min=0.1), 0.5 / (1 - share).clamp(min=0.1))
-    return (loss * weight).sum() / known.sum().clamp(min=1)
+    return (loss * weight * stress).sum() / known.sum().clamp(min=1)
+
+
+def one_sided(target: Tensor) -> Tensor:
+    """Weights ``(n, 19)``: :data:`ONE_SIDED` where a part and its other side differ in ``target``, else 1."""
+    return torch.where((target - target[:, CELEBAMASK.flip.copy()]).abs() == 1, ONE_SIDED, 1.0)
+
+
+def spread_loss(texts: Tensor) -> Tensor:
+    """Mean over the classes of the squared cosines above :data:`SPREAD` between their unit vectors ``(19, D)``."""
+    cosines = texts @ texts.T - torch.eye(len(texts))
+    return (cosines - SPREAD).relu().square().sum() / len(texts)
 
 
 def exchange_sides(rng: torch.Generator, state: Tensor) -> Tensor:
@@ -313,10 +329,12 @@ def train(
         named = torch.cat([torch.eye(len(PARTS), dtype=torch.bool), named])
         clip.train()
         image = F.normalize(clip.encode_image(pictures), dim=-1)
-        cosine = image @ F.normalize(clip.encode_text(tokens), dim=-1).T
-        target = truth(state, named)
-        parts = sigmoid_loss(cosine[:, : len(PARTS)], target[:, : len(PARTS)])
+        texts = F.normalize(clip.encode_text(tokens), dim=-1)
+        cosine, target = image @ texts.T, truth(state, named)
+        own = target[:, : len(PARTS)]
+        parts = sigmoid_loss(cosine[:, : len(PARTS)], own, one_sided(own))
         loss = parts + 0.5 * sigmoid_loss(cosine[:, len(PARTS) :], target[:, len(PARTS) :])
+        loss = loss + 4 * spread_loss(texts[: len(PARTS)])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
@@ -389,10 +407,14 @@ def evaluate(model: VisionLanguageModel, data: Pictures, general: bool) -> dict:
 
 
 def new_model() -> open_clip.CLIP:
-    """Random towers in which the words, not the start and end marks, decide where a text lies from the first step."""
+    """Random towers in which the words, not the start and end marks, decide where a text lies from the first step.
+
+    The words of sides are the largest: they alone tell half of the prompts apart.
+    """
     clip = open_clip.CLIP(**architecture(TOWER))
     with torch.no_grad():
         clip.token_embedding.weight[-2:] = 0
+        clip.token_embedding.weight[[WORDS.index(side) + 1 for side in ("left", "right")]] *= 4
     return clip
 
 
@@ -485,12 +507,11 @@ def card(args: argparse.Namespace, model: VisionLanguageModel, numbers: dict, st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--general", action="store_true", help="train mini_clip, the stand-in of a general CLIP")
-    parser.add_argument("--steps", type=int, help="default: 900, for mini_clip 400")
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ASSETS)
     args = parser.parse_args()
     args.name = "mini_clip" if args.general else "mini_flip"
-    args.steps = args.steps or (400 if args.general else 900)
     started = time.monotonic()
     torch.manual_seed(args.seed)
     torch.use_deterministic_algorithms(True)

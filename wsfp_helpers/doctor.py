@@ -31,6 +31,7 @@ IMPORTED = ("torchvision", "timm", "open_clip")
 SHIPPED = {
     "trunk": ("trunk.safetensors", "scripts/make_trunk.py"),
     "mini-FLIP": ("mini_flip.safetensors", "scripts/train_mini_flip.py"),
+    "mini-CLIP": ("mini_clip.safetensors", "scripts/train_mini_flip.py --general"),
     "detector": ("detector.safetensors", "scripts/train_detector.py"),
     "maps, baseline": ("fcam_base.safetensors", "scripts/ship_models.py"),
     "maps, with CCD": ("fcam_ccd.safetensors", "scripts/ship_models.py"),
@@ -39,8 +40,6 @@ SHIPPED = {
     "parser, supervised": ("parser_supervised.safetensors", "scripts/train_parsers.py"),
 }
 """Weights that come with the package: name, file in assets/, and the script that makes it again."""
-
-MINI_CLIP = ASSETS / "mini_clip.safetensors"
 
 FULL_SIZE_DATA = ("CelebAMask-HQ", "LaPa", "Helen")
 """Data sets of the full-size world, each a folder below $WSFP_DATA; one asks their authors for them."""
@@ -159,11 +158,6 @@ def _data() -> Iterable[Finding]:
 def _weights() -> Iterable[Finding]:
     for name, (file, script) in SHIPPED.items():
         yield _shipped("weights", name, ASSETS / file, f"git checkout wsfp_helpers/assets/{file}, or run {script}")
-    if MINI_CLIP.is_file():
-        yield _shipped("weights", "mini-CLIP", MINI_CLIP, "")
-    else:
-        todo = "only for wsfp ablate vlm: run scripts/train_mini_flip.py --general"
-        yield Finding("weights", "mini-CLIP", "not found", OPTION, todo)
     for name, (file, source) in FULL_SIZE_WEIGHTS.items():
         yield _full_size("weights", name, f"weights/{file}", f"copy it from {source}")
 
