@@ -204,6 +204,13 @@ def test_learning_rate_schedule():
     assert preset("paper").learning_rate(5) == pytest.approx(5e-6)
 
 
+def test_backbone_lr_slows_all_but_the_heads():
+    vlm, before = tiny_vlm(), {name: p.clone() for name, p in tiny_vit().named_parameters()}
+    model = train(tiny_vit(), tiny_faces(), replace(CONFIG, backbone_lr=0.0, weight_decay=0.0), vlm=vlm)
+    moved = {name for name, p in model.vit.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"patch_head.weight", "patch_head.bias"}
+
+
 def test_faces_may_change_with_the_epoch():
     seen = []
     train(tiny_vit(), lambda epoch: seen.append(epoch) or tiny_faces(), replace(CONFIG, tcd=None))

@@ -36,7 +36,8 @@ class TrainConfig:
     """One training run.  ``tcd=None`` is the baseline, MCTformer+.
 
     ``lr_scaling="linear512"`` multiplies ``lr`` by the global batch / 512 (the parent's way).  ``min_lr``,
-    ``warmup_lr`` and ``warmup_epochs`` shape the cosine.  ``precision`` is accelerate's.  ``clip`` is a gradient norm
+    ``warmup_lr`` and ``warmup_epochs`` shape the cosine.  ``backbone_lr`` is a factor on the rate of all but the patch
+    head and the projector (1 in the parent).  ``precision`` is accelerate's.  ``clip`` is a gradient norm
     (0: off), ``ema`` a decay (0: off).  ``augmentation`` acts on pictures only, never on cached features.
     ``save_every`` counts optimiser steps.
     """
@@ -48,6 +49,7 @@ class TrainConfig:
     min_lr: float = 0.0
     warmup_lr: float = 1e-6
     warmup_epochs: float = 5
+    backbone_lr: float = 1.0
     weight_decay: float = 0.05
     seed: int = 0
     tcd: TcdConfig | None = field(default_factory=TcdConfig)
@@ -77,7 +79,7 @@ def preset(name: str) -> TrainConfig:
             lr=5e-4, lr_scaling="linear512", min_lr=1e-5, batch_size=32, tcd=None, augmentation="mctformer", workers=8
         ),
         "embedded": TrainConfig(
-            epochs=3, batch_size=8, lr=1e-3, min_lr=1e-5, warmup_lr=1e-5, warmup_epochs=0.3,
+            epochs=2, batch_size=8, lr=2e-3, min_lr=1e-5, warmup_lr=1e-5, warmup_epochs=0.3, backbone_lr=0.1,
             tcd=TcdConfig(max_classes_per_image=8),
         ),
     }  # fmt: skip
@@ -219,7 +221,7 @@ def train(
         for batches in _epoch(data, config, epoch, step - epoch * steps_per_epoch, accelerator):
             lr = config.learning_rate(step / steps_per_epoch)
             for group in optimiser.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group["factor"]
             for number, batch in enumerate(batches):
                 torch.manual_seed(_mix(config.seed, step, number, accelerator.process_index))
                 with accelerator.accumulate(wrapped):
@@ -340,11 +342,13 @@ def render(
 
 
 def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """No weight decay on vectors and class tokens, as the parent (design notes 1.7)."""
-    plain, decayed = [], []
+    """No weight decay on vectors and class tokens, as the parent (design notes 1.7); ``factor`` is on the rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        (plain if parameter.ndim <= 1 or name.endswith("cls_token") else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        decay = 0.0 if parameter.ndim <= 1 or name.endswith("cls_token") else config.weight_decay
+        factor = 1.0 if name.startswith(("vit.patch_head.", "projector.")) else config.backbone_lr
+        groups.setdefault((decay, factor), []).append(parameter)
+    return [{"params": each, "weight_decay": decay, "factor": factor} for (decay, factor), each in groups.items()]
 
 
 def _mix(*numbers: int) -> int:

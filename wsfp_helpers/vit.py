@@ -69,6 +69,8 @@ class MultiClassTokenViT(nn.Module):
         super().__init__()
         self.num_classes, self.frozen_blocks, self.size, self.gwrp_decay = num_classes, frozen_blocks, size, gwrp_decay
         self.token_init_noise = token_init_noise
+        # Behind the trained blocks, tokens are brought back to the spread of DeiT's, for which the heads are made.
+        self.enlarge = 1 / TRUNK_SCALE if frozen_blocks else 1.0
         if frozen_blocks:
             self.gain = nn.Parameter(torch.full((width,), TRUNK_SCALE))
         else:
@@ -103,7 +105,8 @@ class MultiClassTokenViT(nn.Module):
                     to_classes = to_classes + weights[:, :k, k:] / (len(self.blocks) - first)
             else:
                 x = block(x)
-            tokens.append(x[:, :k])
+            tokens.append(x[:, :k] * self.enlarge)
+        x = x * self.enlarge
         patch_map = self.patch_head(x[:, k:].transpose(1, 2).unflatten(2, (h, w)))
         return ClassTokenOutput(
             torch.stack(tokens),
