@@ -113,11 +113,11 @@ def ablate(
 ) -> dict[str, list[Scores]]:
     """Scores by row of a table of :data:`TABLES`, one for each seed; a row that was measured before is read.
 
-    ``folder`` holds the run directories (default: ``ablate/`` in the cache).
+    The run directories are in ``ablate/`` below ``folder`` (default: the cache).
     """
     if table not in TABLES:
         raise InputError(f"unknown ablation {table!r}: expected one of {', '.join(TABLES)}")
-    folder = Path(folder or cache_dir() / "ablate")
+    folder = Path(folder or cache_dir()) / "ablate"
     rows = TABLES[table](config.train.tcd)
     scores: dict[str, list[Scores]] = {row.name: [] for row in rows}
     for seed in seeds:
@@ -147,20 +147,20 @@ def measure(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path, su
 
 def train_row(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path) -> Path:
     """Train one row with one seed where that has not been done; returns its run directory."""
-    vlm_name = (row.vlm or config.vlm) if row.tcd else None
+    vlm = load_vlm(row.vlm or config.vlm) if row.tcd else None
     training = replace(config.train, tcd=row.tcd, seed=seed)
     settings = {
         "data": str(config.train_data),
         "model": asdict(config.model),
         "train": asdict(training),
         "ccd": asdict(config.ccd) if row.ccd else None,
-        "vlm": vlm_name,
+        "vlm": f"{vlm.name} {vlm.fingerprint()}" if vlm else None,
     }
     run = runs.start_run(folder / f"{_key(settings)}-seed{seed}", settings, seed)
     if not (run / "model.safetensors").exists():
         faces = config.faces("train").weak()
         data = masked_faces(faces, boxes, config.ccd, seed) if row.ccd else faces
-        train(config.model.build(seed), data, training, run, load_vlm(vlm_name) if vlm_name else None)
+        train(config.model.build(seed), data, training, run, vlm)
     return run
 
 

@@ -53,6 +53,19 @@ def _seeds(text: str) -> list[int]:
     return [int(seed) for seed in seeds]
 
 
+def _work(work: Path | None, boxes: str) -> Path | None:
+    """Where run directories go: those of another boxes file than the shipped one are kept apart."""
+    import hashlib
+
+    from wsfp_helpers.data.cache import cache_dir
+    from wsfp_helpers.pipeline import SHIPPED
+    from wsfp_helpers.storage import existing
+
+    if work is not None or boxes == SHIPPED:
+        return work
+    return cache_dir() / f"boxes-{hashlib.sha256(existing(boxes, 'boxes file').read_bytes()).hexdigest()[:12]}"
+
+
 @app.command()
 def doctor(json: Json = None) -> None:
     """Say what this machine has, which data and weights are found, and what to do about each gap."""
@@ -230,7 +243,9 @@ def _ablate(table: str, name: str, seeds: str, boxes: str, work: Path | None) ->
     from wsfp_helpers.profiles import profile
 
     config, numbers = profile(name), _seeds(seeds)
-    path = write_table(table, measure(table, config, open_boxes(boxes, config), numbers, work), numbers, config)
+    path = write_table(
+        table, measure(table, config, open_boxes(boxes, config), numbers, _work(work, boxes)), numbers, config
+    )
     typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
@@ -288,7 +303,7 @@ def _table(table: str, name: str, seeds: str, boxes: str, work: Path | None) -> 
     from wsfp_helpers.profiles import profile
 
     config = profile(name)
-    path = getattr(tables, table)(config, open_boxes(boxes, config), _seeds(seeds), work)
+    path = getattr(tables, table)(config, open_boxes(boxes, config), _seeds(seeds), _work(work, boxes))
     typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 

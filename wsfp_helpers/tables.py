@@ -132,13 +132,13 @@ def scores_of(parser: Parser, faces: Faces, desc: str = "scores") -> np.ndarray:
 
 
 class Study:
-    """Trained networks, pseudo labels, parsers and scores below one folder (default: ``tables/`` in the cache)."""
+    """Networks (``ablate/``), pseudo labels, parsers and scores (``tables/``) below a folder (default: the cache)."""
 
     def __init__(self, config: Profile, boxes: Boxes, folder: str | Path | None = None) -> None:
         if config.train_data.name != "synthfaces":
             raise InputError(f"tables 1 and 2 are made with a profile that trains on synthfaces, not {config.name}")
         self.config, self.boxes = config, boxes
-        self.folder, self.ablations = Path(folder or cache_dir() / "tables"), cache_dir() / "ablate"
+        self.folder, self.ablations = (Path(folder or cache_dir()) / part for part in ("tables", "ablate"))
         self.rows = {BASELINE: Row("Base.", ccd=False), FULL: Row("Base. + CCD + TCD", tcd=config.train.tcd)}
 
     def command(self, table: str, seeds: Sequence[int]) -> str:
