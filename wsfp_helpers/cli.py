@@ -25,9 +25,7 @@ class _Group(TyperGroup):
 OPTIONS = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
 app = typer.Typer(help="Weakly supervised face parsing, step by step.", cls=_Group, **OPTIONS)
 data = typer.Typer(help="Fetch and check data sets.", **OPTIONS)
-ablate = typer.Typer(help="Repeat the paper's ablations over seeds; results go to docs/results.", **OPTIONS)
 app.add_typer(data, name="data")
-app.add_typer(ablate, name="ablate")
 
 ProfileName = Annotated[str, typer.Option("--profile", help="embedded, frl or paper.")]
 Part = Annotated[str, typer.Option(help="Data of the profile: train, val or test.")]
@@ -236,49 +234,22 @@ def bench(
         run_stream(pairs, json, typer.echo)
 
 
-def _ablate(table: str, name: str, seeds: str, boxes: str, work: Path | None) -> None:
-    from wsfp_helpers.ablate import ablate as measure
-    from wsfp_helpers.ablate import write_table
-    from wsfp_helpers.pipeline import open_boxes
-    from wsfp_helpers.profiles import profile
-
-    config, numbers = profile(name), _seeds(seeds)
-    path = write_table(
-        table, measure(table, config, open_boxes(boxes, config), numbers, _work(work, boxes)), numbers, config
-    )
-    typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
-
-
-@ablate.command()
-def table3(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None) -> None:
-    """Table 3: baseline, with CCD, with CCD and TCD."""
-    _ablate("table3", name, seeds, boxes, work)
-
-
-@ablate.command()
-def table4(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None) -> None:
-    """Table 4: the loss terms of TCD, added one after the other."""
-    _ablate("table4", name, seeds, boxes, work)
-
-
-@ablate.command()
-def fig6(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None) -> None:
-    """Fig. 6: one loss weight changed at a time."""
-    _ablate("fig6", name, seeds, boxes, work)
-
-
-@ablate.command()
-def variants(
-    name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None
+@app.command()
+def ablate(
+    table: Annotated[str, typer.Argument(help="table3, table4, fig6, vlm (section 4.3.4) or variants (of maps).")],
+    profile: ProfileName = "embedded",
+    seeds: Seeds = "0,1,2",
+    boxes: Boxes = "shipped",
+    work: Work = None,
 ) -> None:
-    """Ways to read a map out of a trained network: fused, patch map, attention, with affinity or not."""
-    _ablate("variants", name, seeds, boxes, work)
+    """Repeat an ablation of the paper over seeds; its results go to docs/results."""
+    from wsfp_helpers import ablate, profiles
+    from wsfp_helpers.pipeline import open_boxes
 
-
-@ablate.command()
-def vlm(name: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None) -> None:
-    """Section 4.3.4: a general image-text model against the one of faces."""
-    _ablate("vlm", name, seeds, boxes, work)
+    config, numbers = profiles.profile(profile), _seeds(seeds)
+    scores = ablate.ablate(table, config, open_boxes(boxes, config), numbers, _work(work, boxes))
+    path = ablate.write_table(table, scores, numbers, config)
+    typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 @app.command()
