@@ -99,7 +99,7 @@ parts = ["skin", "nose", "l_eye", "r_eye", "l_brow", "u_lip", "hair", "neck"]
 chosen = [COMPONENTS.index(part) for part in parts]
 assert set(chosen) <= set(present)
 figure = fcam_sheet(image, scaled(attended[0, chosen]), parts, "Where the class tokens look", columns=9)
-show(figure, alt="The face and eight attention maps: a few bright spots, nearly the same for all classes.")
+show(figure, alt="The face and eight attention maps: a few bright spots, shared by many classes.")
 
 # %% [markdown]
 # ## Step 2: the patch map
@@ -111,14 +111,14 @@ show(figure, alt="The face and eight attention maps: a few bright spots, nearly 
 patches = output.patch_map.relu()  # (1, K, 20, 20)
 share = (patches[0, chosen] > 0).float().mean((1, 2))
 figure = fcam_sheet(image, scaled(patches[0, chosen]), parts, "Patch maps", columns=9)
-show(figure, alt="The face and eight patch maps: wide areas, on the part or around it.")
+show(figure, alt="The face and eight patch maps: soft blobs on their parts; the neck's is on jaw and ears.")
 print("positive patches:", ", ".join(f"{part} {100 * s:.0f} %" for part, s in zip(parts, share, strict=True)))
 
 # %% [markdown]
-# Compare the two figures.  The **attention** picks the same few patches for every class, an eye, the hairline, a corner
-# of the mouth: a single block, trained for 255 steps, has not learned where to look.  The **patch map** has learned:
-# hair lies on the hair, the upper lip on the mouth, the skin on the face.  It is also wide, and wrong in places: *neck*
-# climbs up the jaw, and an eye's map has its peak at the eye but covers the cheeks.
+# Compare the two figures.  The **attention** picks a few patches, an eye, an ear, the mouth, and shares them out among
+# the classes as it likes: a single block, trained for 170 steps, has not learned where to look.  The **patch map** has
+# learned: nose, upper lip and hair are in their places, the eyes each on its own side.  It is also wide, an eye's map
+# covers the temple, and wrong in places: *skin* takes the hair as well, and *neck* climbs up the jaw to the ears.
 
 # %% [markdown]
 # ## Step 3: both, by the root of the product
@@ -145,7 +145,7 @@ assert torch.allclose(spread, evidence(output, FcamConfig())[0], rtol=1e-4, atol
 places = {"a patch on the nose": (11, 10), "on the hair": (2, 10), "beside the head": (3, 1)}
 rows = scaled(torch.stack([affinity[20 * r + c].view(20, 20) for r, c in places.values()]))
 figure = fcam_sheet(image, rows, list(places), "What one patch attends to", columns=4)
-show(figure, alt="The face, and what a patch of nose, hair, background attends to: the same few bright spots.")
+show(figure, alt="The face, and what patches attend to: nose to mouth, hair to hair and an eye, wall to spots.")
 
 
 # %%
@@ -160,12 +160,12 @@ def heat(image, activation):
 both = [heat(image, m) for m in (*scaled(fused[0, chosen]), *scaled(spread[chosen]))]
 names = [f"{part}, {step}" for step in ("fused", "spread") for part in parts]
 figure = gallery(both, names, "Before and after the step along the affinity", columns=8, size=1.4)
-show(figure, alt="Two rows of eight maps: fused above, spotted; below the same maps, smooth and wide.")
+show(figure, alt="Two rows of eight maps: fused above, spotted; below wide, most of them on both eyes and the mouth.")
 
 # %% [markdown]
-# In a well trained network a patch of the nose should attend to the nose.  Here patches of nose, hair and background
-# all attend to the same bright spots, so the step carries every map towards the same places: *left brow* and *hair* end
-# on the forehead and in the background.  Keep that in mind for the choice below.
+# In a well trained network a patch of the nose should attend to the nose.  Here it attends to the mouth and an ear, and
+# the patch of the hair also to an eye, so the step carries the maps towards the same few places: *nose* ends on the
+# mouth, and *left brow* on both eyes.  Keep that in mind for the choice below.
 
 # %% [markdown]
 # ## Step 5: the mirror image, and left and right
@@ -191,7 +191,7 @@ index = [COMPONENTS.index(part) for part in sided]
 pictures = [heat(image, m) for maps in (plain, forgotten, correct) for m in scaled(maps[0, index])]
 names = [f"{part}\n{how}" for how in ("no mirror", "not exchanged", "exchanged") for part in sided]
 figure = gallery(pictures, names, "The mirror image of left and right", columns=4, size=1.9)
-show(figure, alt="Rows: one picture alone; mirror image added, sides not exchanged; sides exchanged.")
+show(figure, alt="Eyes and brows: on their own side; not exchanged, on both; exchanged, on their own again.")
 
 
 # %%
@@ -201,19 +201,16 @@ def on_own_half(maps):
     return [float(maps[0, k, :, half].sum() / maps[0, k].sum()) for k, half in zip(index, halves, strict=True)]
 
 
-# %%
 table = {"no mirror": plain, "not exchanged": forgotten, "exchanged": correct}
 for how, maps in table.items():
-    print(
-        f"{how:15}" + "".join(f"{part} {100 * s:3.0f} %   " for part, s in zip(sided, on_own_half(maps), strict=True))
-    )
-assert np.mean(on_own_half(correct)) > np.mean(on_own_half(forgotten))
+    print(f"{how:15}", *(f"{part} {100 * s:3.0f} %  " for part, s in zip(sided, on_own_half(maps), strict=True)))
+assert np.mean(on_own_half(correct)) > np.mean(on_own_half(forgotten)) + 0.1
 
 # %% [markdown]
-# Look at the brows.  Not exchanged, the sum of both is symmetric, two brows in each map, and the shares move towards
-# one half: the sides that CCD has taught are averaged away.  Exchanged, the left brow is brighter on its own side
-# again. The numbers are far from 100 % in every row: this network has only begun to tell sides.  Text could not help
-# it, as its texts of left and right are nearly the same vector (notebook 03).
+# Not exchanged, each map lies on both eyes or both brows, and the shares fall to one half: the sides that CCD and text
+# have taught are averaged away.  Exchanged, each stays on its own side.  Text could teach sides because its texts of
+# left and right are different vectors (notebook 03); those of our first mini-FLIP were not, and the eyes' maps became
+# one.
 
 # %% [markdown]
 # ### Exercise: exchange the sides
@@ -248,8 +245,6 @@ with checking("Exercise"):
 # %%
 (fcam,) = extract(vit, weak.subset([number]), replace(one_scale, scales=(1.0, 0.75, 1.25)))
 print("grids:", [tuple(grid.shape) for grid in fcam.grids], "-> maps", fcam.maps().shape)
-
-# %%
 total = sum(F.interpolate(grid[None], image.shape[:2], mode="bilinear")[0] for grid in fcam.grids)  # (P, 160, 160)
 assert np.allclose(scaled(total), fcam.maps(), atol=1e-5)
 names = [COMPONENTS[k] for k in fcam.classes]
@@ -281,13 +276,13 @@ for kind in kinds.values():
     pictures += [heat(image, found.maps()[list(found.classes).index(k)]) for k in chosen]
 titles = [f"{part}\n{kind}" for kind in kinds for part in parts]
 figure = gallery(pictures, titles, "Four ways to read one network", columns=len(parts), size=1.4)
-show(figure, alt="Four rows of eight maps: attention alone, patch map alone, fused, fused and spread.")
+show(figure, alt="Eight maps a row: attention and fused in spots, patch map on parts, spread on eyes and mouth.")
 
 # %% [markdown]
 # The fused map is spotted where the attention is spotted: a product needs two good factors.  The step along the
-# affinity hides the holes and loses the places.  The patch map by itself is the best of the four, and the embedded
-# profile uses it, at one scale, with the mirror image (`docs/experiments.md`; `wsfp ablate variants` measures it).  The
-# profile `paper`, with twelve trained blocks, keeps the full procedure.
+# affinity hides the holes and loses places and sides.  The patch map by itself is the best of the four, and the
+# embedded profile uses it, at one scale, with the mirror image (`docs/experiments.md`; `wsfp ablate variants` measures
+# it).  The profile `paper`, with twelve trained blocks, keeps the full procedure.
 
 # %%
 reading = profile("embedded").fcam  # what the embedded world uses from here on
@@ -321,16 +316,16 @@ for i in (number, 300):
     show(figure, alt=f"Three rows of maps of face {i}: base, + CCD, full; columns {', '.join(shown)}.")
 
 # %% [markdown]
-# **base**: skin, nose, brows, upper lip and neck are nearly *one* map, on the hair or over the whole head.  It is the
+# **base**: nose, eyes, brow and upper lip are nearly *one* map, over the eyes, and the skin is on the hair.  It is the
 # result of notebook 01 on a real network: equal columns of labels, equal maps.  *Mouth*, whose label does change, is
-# found on the first face, and on the second mistaken for the eyes.
+# found.
 #
-# **+ CCD**: nose, upper lip and mouth are where they should be, and small.  The eyes became a band over both eyes.
-# But *skin*, which is never masked, got worse: it fills what nothing else claims, background and hair.
+# **+ CCD**: nose, lip and mouth are where they should be, and eyes and brows lean to their own side.  But what is never
+# masked gains nothing: *skin* still fills hair and wall, and *neck* took nose and mouth.
 #
-# **full**: skin is on the face and neck on the jaw line and the throat, two classes that CCD cannot reach; brows begin
-# to have a side.  The price is plain, too: nose, lips and eyes are *wider* than with CCD alone, the eyes over half
-# of the face.  The judge of notebook 03 liked context, and this is what it looks like.
+# **full**: skin is on the face, with the fringe, and neck has gone down to the jaw and the throat, two classes that CCD
+# cannot reach.  Hair fills the hair, and the other eye is fainter in an eye's map.  What CCD had found, nose, lip and
+# mouth, is still there and hardly wider.
 
 # %% [markdown]
 # ## Rare parts (Fig. 5)
@@ -347,11 +342,10 @@ figure = gallery(pictures, ["picture"] * len(rare) + titles, "Rare parts, each o
 show(figure, alt="Five faces with glasses, hat, earring, necklace and clothes; below them the maps of three networks.")
 
 # %% [markdown]
-# Glasses are found by all three: a label that changes from face to face is enough.  The hat is found by all, but *full*
-# marks mostly the ends of its brim.  The earring needs the full method: *base* takes eyes and mouth for it, CCD the
-# hair, and only with text do the ears light up.  The necklace is best in *base*; the full method mixes it with ears and
-# neck.  So here TCD gives and takes, unlike in the paper's Fig. 5.  Remember that some fifty pictures of each are all
-# that our judge was trained on.
+# Glasses, hat and necklace are found by all three: a label that changes from face to face is enough (though *full*
+# marks mostly the rim of the hat).  The other two need more.  For the earring *base* takes the cheek, CCD the hair on
+# the shoulder, and only with text does the map move to the ears and what hangs below.  Clothes are wall for *base* and
+# the collar for *full*.  That is the message of the paper's Fig. 5; but one face each is an example, not a measurement.
 
 # %% [markdown]
 # ## Where the maps leak
@@ -364,7 +358,6 @@ few = faces.subset(uniform_subset(len(faces), 12))
 fcams = {name: list(extract(network, few.weak(), reading)) for name, network in models.items()}
 
 
-# %%
 def leak(fcams):
     """(K, 19): for each part, the share of its pixels above 0.5 that lies on each true class."""
     counts = np.zeros((K, len(CELEBAMASK)))
@@ -395,13 +388,14 @@ for name, table in leaks.items():
 # %% [markdown]
 # Rows without numbers are parts that none of the twelve faces has.  Three things to read:
 #
-# * **Small parts drown in skin.**  Two thirds to four fifths of an eye's map lie on skin, whatever the network.  A
-#   patch is 8 x 8 pixels of   the picture, a map above one half is several patches, and an eye is hardly one.
-# * **Skin** turns from about four tenths (base) over one eighth (+ CCD: the rest is background and hair) to seven
-#   tenths.  That is the work of text.
-# * **Text widens.**  The share of nose, lips and mouth falls from CCD to full.
+# * **Small parts drown in skin.**  Four fifths of an eye's map lie on skin, whatever the network.  A patch is 8 x 8
+#   pixels of the picture, a map above one half is several patches, and an eye is hardly one.
+# * **Skin** turns from a quarter (base) over one eighth (+ CCD: the rest is hair and wall) to one half, and neck from
+#   nearly nothing to a seventh.  That is the work of text.
+# * **Text takes little.**  From CCD to full the shares of ears, lips and mouth fall a little, those of nose, eyes and
+#   brows rise a little.
 #
-# So the *mean* share hardly moves.  Background has no text and no loss of its own: clothes and neck leak into it.
+# Background has no text and no loss of its own: four tenths of what *full* calls clothes is wall.
 
 # %% [markdown]
 # ## In one number
@@ -414,18 +408,16 @@ print("mean F1 of pseudo labels on 12 training faces, theta 0.5, seed 0")
 for name, found in fcams.items():
     scores = pseudo_quality([pseudo_label(fcam) for fcam in found], few)
     print(f"{name:6} {scores.mean_f1:5.1f}")
-
-# %%
 thresholds = np.arange(0.1, 0.95, 0.05)
 series = {name: (thresholds, threshold_curve(found, few, thresholds)) for name, found in fcams.items()}
 title = "Pseudo labels of 12 faces by threshold"
 figure = curves(series, title, "background threshold", "mean F1 (percent)", marks=True)
-show(figure, alt="Mean F1 of the pseudo labels by threshold for base, + CCD and full.")
+show(figure, alt="Mean F1 by threshold: full above + CCD above base everywhere; flat up to 0.7, then falling.")
 
 # %% [markdown]
-# The order is the paper's although the shares were about equal: in a pseudo label the maps *compete*, and a skin that
-# has its own place no longer takes the others'.  The curves are flat up to 0.5: what
-# decides is which map is strongest, not how strong it is.
+# The order is the paper's, and the steps are larger than those of the shares: in a pseudo label the maps *compete*, and
+# a skin that has its own place no longer takes the others'.  The curves are nearly flat up to 0.7: what decides is
+# which map is strongest, not how strong it is.
 #
 # The result that counts is over 229 training faces and several seeds; `wsfp ablate table3` makes it.
 
@@ -471,7 +463,7 @@ def explorer(face=3, part="nose", network="full", scale="1", variant="patch", th
 
 # %% [markdown]
 # Things to try: the two eyes under *base* and under *+ CCD*; *skin* with *attention* and with *patch*; *hair* at scale
-# 0.75 and 1.25; the threshold at which a map of *neck* leaves the clothes.
+# 0.75 and 1.25; the threshold at which a map of *neck* leaves the ears.
 
 # %% [markdown]
 # ## What to take along

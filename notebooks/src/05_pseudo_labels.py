@@ -107,10 +107,10 @@ show(fcam_sheet(image, activations, names, f"Maps of the {len(names)} parts that
 ))  # fmt: skip
 
 # %% [markdown]
-# Most maps light up in the right place, and all of them are too large: one token covers 8 x 8 pixels, and an eye has
-# about 70 pixels in all.  Compare `l_eye` with `l_brow`: the eyebrow's map is brightest on the *eye*.  Both parts are
-# there in almost every face, so the label "eyebrow" was never a reason to leave the eye.  `mouth`, `u_lip` and `l_lip`
-# are nearly one map.  And the neck reaches up the cheek and onto the wall.
+# The maps light up in the right place and on the right side, and all of them are too large: one token covers 8 x 8
+# pixels, and an eye has about 70 pixels in all.  `l_eye` and `l_brow` overlap for the most part.  `mouth`, `u_lip` and
+# `l_lip` are nearly one map.  The skin is on the hair as well, and the neck reaches up the jaw to the ear and onto the
+# wall.
 
 # %% [markdown]
 # ## One constant
@@ -139,10 +139,10 @@ figure = gallery(pictures, titles, "From the strongest part to the pseudo label"
 show(figure, alt="A face; its strongest part at every pixel; the strength in grey; the pseudo label; the true map.")
 
 # %% [markdown]
-# The second panel is a whole partition of the picture: even the wall is "skin" or "neck", whatever comes nearest.  In
-# the fourth most of the wall has become background, and that is all that the constant does.  It repairs no border
-# between parts: the face is still a patchwork in which eyebrows take the eyes, the eyes take the temples, and the skin,
-# which is weakly bright everywhere, wins only where nobody else is.
+# The second panel is a whole partition of the picture: even the wall is "neck" or "right eye", whatever comes nearest.
+# In the fourth the wall has become background, and that is all that the constant does.  It repairs no border between
+# parts: eyes and brows are patches several times too large, the lower lip takes the chin, the skin half of the hair,
+# and the neck the jaw.
 
 # %%
 row = int(np.median(np.nonzero(truth == CELEBAMASK.index("nose"))[0]))
@@ -191,8 +191,6 @@ peak = np.array([f.grids[0].max().item() for f in alone])  # before scaling
 scaled = np.array([f.maps().max() for f in alone])
 bare = faces.labels[:, necklace] == 0
 assert np.allclose(scaled[peak > 0], 1, atol=1e-3)
-
-# %%
 claimed = bare & (peak > 0)
 print(f"{bare.sum()} of {len(faces)} wear no necklace; the map of {claimed.sum()} of them is not zero throughout")
 print(f"peak before scaling, median: without {np.median(peak[bare]):.1f}, with {np.median(peak[~bare]):.1f}")
@@ -204,14 +202,14 @@ areas = {i: pseudo_label(alone[i]) for i in without}
 pictures = [overlay(faces.image(i), area) for i, area in areas.items()]
 titles = [f"{100 * (area > 0).mean():.1f} % 'necklace'" for area in areas.values()]
 figure = gallery(pictures, titles, "The necklace of people without a necklace", 5, 2.2)
-show(figure, alt="Five faces without necklaces; on each a small area is painted in the colour of the class necklace.")
+show(figure, alt="Five faces without necklaces; on each, collar or neck has the colour of the necklace.")
 assert all(area.any() for area in areas.values())
 
 # %% [markdown]
-# The green patches lie on collars, on hair, on a mouth: *somewhere* is always the most necklace-like place.  Before
-# scaling, the evidence was weaker than for people who do wear one; min-max throws exactly this away.  (Our maps can at
-# least be zero throughout, since negative evidence is cut off; one face was spared so.  With attention in the product,
-# as in the paper's recipe, no map ever is.)
+# The green patches lie on collars and necks: *somewhere* is always the most necklace-like place.  Before scaling, the
+# evidence was weaker than for people who do wear one; min-max throws exactly this away.  (Our maps can at least be zero
+# throughout, since negative evidence is cut off.  With attention in the product, as in the paper's recipe, no map ever
+# is.)
 
 # %% [markdown]
 # ## y comes to the aid, and not ŷ
@@ -235,16 +233,13 @@ figure = bars(
     {name: list(scores.per_class.values()) for name, scores in quality.items()}, COMPONENTS,
     "Which parts get a channel? (40 faces, full)", "F1 (%)",
 )  # fmt: skip
-show(
-    figure,
-    alt="Grouped bars by class for three rules: y is best or equal in most; skin and glasses gain with ŷ.",
-)
+show(figure, alt="Bars by class for three rules: y is best or equal in most; skin gains with ŷ.")
 
 # %% [markdown]
 # With all 18 channels the absent parts, necklace, hat, glasses, take pixels from the present ones.  With $\hat y$ the
-# masked parts lose theirs, and nose, eyebrows and lips pay for it.  Skin and glasses even gain from $\hat y$, by
-# accident: when the eyebrow is silent, the skin under it gets its pixels back.  That is worth remembering, for it says
-# that the competition *between* maps is what hurts here.  The true $y$ is best on average.
+# masked parts lose theirs, and nose, eyebrows and ears pay for it.  Skin even gains from $\hat y$, by accident: when
+# the eyebrow is silent, the skin under it gets its pixels back.  That is worth remembering, for it says that the
+# competition *between* maps is what hurts here.  The true $y$ is best on average.
 
 # %% [markdown]
 # ## The threshold curve
@@ -256,11 +251,10 @@ show(
 # %%
 thresholds = np.arange(0.02, 0.99, 0.02)
 curve = {name: threshold_curve(fcams[name], faces, thresholds) for name in fcams}
-
-# %%
 at = int(np.abs(thresholds - theta).argmin())
 again = pseudo_quality((pseudo_label(f, thresholds[at]) for f in fcams["full"]), faces).mean_f1
 assert abs(again - curve["full"][at]) < 1e-6, "the histogram and the slow way agree"
+assert curve["base"].max() < curve["full"][at], "no threshold makes up for the training"
 
 # %%
 series = {name: (thresholds, values) for name, values in curve.items()}
@@ -294,23 +288,22 @@ figure = heatmap(
     share, CELEBAMASK.classes, CELEBAMASK.classes, "Where the true pixels of a class went (full, 0.5)",
     "% of row", "truth", "pseudo label", digits=0,
 )  # fmt: skip
-show(figure, alt="Heat map 19 x 19: the diagonal is bright for few classes; parts of the face go to their neighbours.")
+show(figure, alt="Heat map 19 x 19: eyes, brows, ears bright on the diagonal; mouth and lips are one block.")
 assert matrix.sum() == len(faces) * 160 * 160
 
 # %% [markdown]
-# Read it row by row.  The background keeps about three quarters; what it loses goes to clothes and neck.  The first
-# column is dark for all parts inside the face: *they are not lost to the background, they are lost to each other*.
-# True eyes are called eyebrow or nose, the inner mouth is shared out among the lips, the nose goes to the skin, and the
-# skin to the neck and to everybody.  The block of mouth and lips is what notebook 01 predicted from the label table:
-# three columns that are nearly the same.
+# Read it row by row.  The background keeps about three quarters; what it loses goes to neck and clothes.  The first
+# column is dark for all parts inside the face: *they are not lost to the background, they are lost to each other*.  Of
+# the eyes nine tenths are right, and still their F1 is low (below): a patch six times too large covers the eye *and*
+# takes the skin around it.  The skin's row shows who eats from it, the neck most of all; hair goes to skin, and half of
+# the neck to clothes.  The block of mouth and lips is what notebook 01 predicted from the label table: three columns
+# that are nearly the same.
 
 # %%
 swapped = matrix[np.arange(19), CELEBAMASK.flip] * (CELEBAMASK.flip != np.arange(19))  # the other side of the same part
 right, lost, total = np.diag(matrix), matrix[:, 0], matrix.sum(1).clip(1)
 kinds = np.stack([right, lost, swapped, total - right - lost - swapped], 1)[1:] / total[1:, None]
 leak = matrix[0, 1:] / matrix[:, 1:].sum(0).clip(1)  # what it claims, but is background
-
-# %%
 columns = ["right", "called background", "other side", "another part", "claimed on background"]
 figure = heatmap(
     100 * np.c_[kinds, leak], COMPONENTS, columns, "Kinds of errors (full)", "%", "part",
@@ -319,22 +312,22 @@ figure = heatmap(
 show(figure, alt="Table by part: share of true pixels that are right, lost, on the other side, another part; leaks.")
 
 # %% [markdown]
-# *Other side* is small for eyes and eyebrows: masking one of the two, CCD's trick, did teach the sides.  For ears it is
-# larger, and ears were detected worst in notebook 02.  *Another part* dominates nearly everywhere.  *Background*
-# matters at the outer border, for hair, hat and clothes; and clothes are claimed too much: most of what the label calls
-# cloth is wall in the lower corners.
+# *Other side* is empty: masking one of the two, CCD's trick, and texts that know sides have taught them.  *Another
+# part* dominates in mouth, upper lip, skin and neck.  *Background* matters at the outer border, for hat, clothes and
+# hair; and clothes and neck are claimed too much: half of what the label calls cloth is wall.
 
 # %%
 figure = bars(
     {name: list(each.per_class.values()) for name, each in scores.items()}, COMPONENTS,
     "Pseudo labels of 40 training faces, theta 0.5", "F1 (%)",
 )  # fmt: skip
-show(figure, alt="Grouped bars: F1 by class of the pseudo labels of base and full; full is higher nearly everywhere.")
+show(figure, alt="Bars: F1 by class of the pseudo labels of base and full; full is higher in all but the mouth.")
 print({name: round(each.mean_f1, 1) for name, each in scores.items()}, "absent:", scores["full"].absent or "none")
 
 # %% [markdown]
-# `full` wins by a wide margin, and not in every class: eyes stay near zero in both, and clothes and the inner mouth
-# were better in `base`.  Without CCD and TCD the eyebrows, the lower lip and the necklace hardly exist.
+# `full` wins by a wide margin, and not in every class: the inner mouth, whose label changes from face to face anyway,
+# was better in `base`.  Without CCD and TCD the nose and the lips do not exist at all.  Lowest now are earring and
+# necklace, rare and thin, then the upper lip, neck and clothes.
 
 # %%
 each = [pseudo_quality([pseudo_label(f)], faces.subset([i])).mean_f1 for i, f in enumerate(fcams["full"])]
@@ -351,10 +344,10 @@ figure = gallery(pictures, titles, "The three best (above) and the three worst",
 show(figure, alt="Triples of face, pseudo label and truth; three with the highest and three with the lowest F1.")
 
 # %% [markdown]
-# Two of the three best faces wear glasses: a *rare* part has an informative label, its map is good, and it covers the
-# eyes, which would have gone wrong.  (A class that a face lacks is not counted for this face, which helps as well.)
-# The worst are plain frontal faces with everything in view.  Look at the chins and cheeks of all six: the neck has
-# climbed up to the mouth, in each of them, in the same way.  Keep that for the next notebook.
+# Best and worst differ less than their numbers: eyes, brows, nose and mouth are in their places in all six.  (A class
+# that a face lacks is not counted for this face, so a face is also lucky in its list.)  What costs the worst ones their
+# points is size: lips that take the chin, and long hair that is lost to skin and neck.  Look at the jaws of all six:
+# the neck has climbed up to the ear, in each of them, in the same way.  Keep that for the next notebook.
 
 # %% [markdown]
 # ## As files
