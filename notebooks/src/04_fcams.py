@@ -431,9 +431,9 @@ for row in rows:
 print("the paper, CelebAMask-HQ: base 29.67, + CCD 33.86, + CCD + TCD 44.81")
 
 # %% [markdown]
-# Read the spread between the seeds before the means.  In our three seeds the rows do not overlap: both steps help beyond
-# what luck does.  Were they closer, the order of the rows *within* each seed would count.  The levels are not to be
-# compared with the paper's: other faces, other networks, minutes instead of hours.
+# Read the spread between the seeds before the means.  In our three seeds the rows do not overlap: both steps help
+# beyond what luck does.  Were they closer, the order of the rows *within* each seed would count.  The levels are not to
+# be compared with the paper's: other faces, other networks, minutes instead of hours.
 
 # %% [markdown]
 # ## Explore
