@@ -36,8 +36,8 @@
 #
 # Why should a student be better than its teacher?  Because errors are of two kinds.  A patch of "ear" on the wall is
 # there in one picture and not in the next, and no feature of the picture predicts it: a network of limited size,
-# trained for a limited time, averages such **noise** away.  But when the skin of *every* face is cut off at the
-# temples, the cheapest way to a small loss is to cut it off too: **bias** is learnt.
+# trained for a limited time, averages such **noise** away.  But when the neck of *every* face climbs up the jaw,
+# the cheapest way to a small loss is to let it climb, too: **bias** is learnt.
 
 # %%
 import tempfile
@@ -96,8 +96,8 @@ show(figure, alt="Four rendered faces with their pseudo labels in colours, ragge
 print(f"mean F1 of these labels against the truth: {taught.mean_f1:.1f}")
 
 # %% [markdown]
-# The faults of notebook 05 are all here: eyebrows on the eyes, eyes on the temples, neck on the cheeks, a piece of
-# "skin" in the sky.  Decide for each of them, before you go on: noise or bias?
+# The faults of notebook 05 are all here: eyes and brows several times too large, lips on the chin, neck on the jaw,
+# skin on the hair, crumbs of mouth between the lips.  Decide for each of them, before you go on: noise or bias?
 
 # %% [markdown]
 # ## Three networks
@@ -112,19 +112,9 @@ print(f"mean F1 of these labels against the truth: {taught.mean_f1:.1f}")
 #                       └──────────────────────────────────────────────────────────────────┘
 # ```
 #
-# That decoder needs 1,200 steps before it sees more than skin and hair, too long for a page.  The **student** that we
-# train here is its coarse beginning alone: a 3x3 convolution on the tokens and a 1x1.  It learns in half a minute, and
-# makes blurred borders.
-
-
-# %%
-def count(network):
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-with torch.device("meta"):  # shapes only: no memory is taken
-    paper_parser = build_network("resnet38")
-    scores = paper_parser(torch.empty(1, 3, 448, 448))  # (1, 19, 56, 56)
+# That decoder needs hundreds of steps before it sees more than skin and hair, too long for a page.  The **student**
+# that we train here is its coarse beginning alone: a 3x3 convolution on the tokens and a 1x1.  It learns in half a
+# minute, and makes blurred borders.
 
 
 # %%
@@ -140,6 +130,13 @@ class Student(nn.Module):
 
 
 # %%
+def count(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+with torch.device("meta"):  # shapes only: no memory is taken
+    paper_parser = build_network("resnet38")
+    scores = paper_parser(torch.empty(1, 3, 448, 448))  # (1, 19, 56, 56)
 light = LightParser(profile("embedded").parser)
 print(f"ResNet38 {count(paper_parser.backbone) / 1e6:.2f} M + LargeFOV head {count(paper_parser.head) / 1e6:.2f} M")
 print(f"decoder {count(light) / 1e6:.2f} M, student {count(Student()) / 1e6:.2f} M, without the trunk they share")
@@ -157,8 +154,6 @@ assert round(count(paper_parser.backbone) / 1e6, 2) == 105.07 and scores.shape =
 # %%
 print(profile("paper").parser)
 assert DeepLabConfig().fit.optimiser == "sgd"
-
-# %%
 steps = np.arange(0, 101)
 rates = {"poly 0.9 (paper)": (steps, [poly(t, 100) for t in steps]),
          "with 10 steps of warm-up (ours)": (steps, [poly(t, 100, warmup=10) for t in steps])}  # fmt: skip
@@ -179,8 +174,6 @@ trunk = load_trunk()
 config = replace(profile("embedded").parser, copies=1, rare_copies=0)
 copies = make_copies(weak, lambda i: labels[i], config, trunk, seed=0)
 assert copies.tokens.shape == (96, 400, 384) and copies.targets.shape == (96, 160, 160)
-
-# %%
 some = range(48, 54)
 pictures = [overlay(copies.pictures[i], copies.targets[i]) for i in some]
 figure = gallery(pictures, [f"copy of face {i - 48}" for i in some], "Augmented copies and their targets", 6, 1.8)
@@ -210,8 +203,6 @@ student = Student()
 settings = FitConfig(steps=100, batch=16, lr=2e-3, optimiser="adamw", weight_decay=0.02, warmup=10, dice=0.5)
 losses = fit(student, batch_at, settings, weight=class_weights(copies.targets, power=0.3), desc="student")
 assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
-
-# %%
 smooth = np.convolve(losses, np.ones(10) / 10, "valid")
 figure = curves({"mean of 10 steps": (range(9, len(losses)), smooth)}, "Loss on pseudo labels", "step", "loss")
 show(figure, alt="The training loss falls fast during the first 40 steps and then slowly.")
@@ -242,8 +233,6 @@ learnt = parse_faces(student, train)
 pupil = pseudo_quality(learnt, train)
 print(f"on the training faces, against the truth: pseudo labels {taught.mean_f1:.1f}, student {pupil.mean_f1:.1f}")
 print(f"student against the labels it was taught: {evaluate_pairs(zip(learnt, labels, strict=True)).mean_f1:.1f}")
-
-# %%
 pictures, titles = [], []
 for i in shown:
     pictures += [train.image(i), *(paint(m) for m in (labels[i], learnt[i], train.label_map(i)))]
@@ -252,9 +241,8 @@ figure = gallery(pictures, titles, "What the student made of its labels", 8, 1.4
 show(figure, alt="Four faces; for each its pseudo label, the student's map, which is smoother, and the truth.")
 
 # %% [markdown]
-# The student's maps are smoother: holes and crumbs are gone, as are most pieces of skin in the sky.  But the patchwork
-# of brows and eyes, and the neck on the cheeks, are copied faithfully, in every face, as if they were the truth.  For
-# the student they are.
+# The student's maps are smoother: holes and crumbs are gone.  But eyes as large as lenses, skin on the hair and neck on
+# the jaw are copied faithfully, in every face, as if they were the truth.  For the student they are.
 
 # %%
 figure = bars(
@@ -262,8 +250,6 @@ figure = bars(
     COMPONENTS, "Teacher and student on the 48 training faces", "F1 (%)",
 )  # fmt: skip
 show(figure, alt="Grouped bars by class: F1 of the pseudo labels and of the student on the same faces.")
-
-# %%
 gain = {name: pupil.per_class[name] - taught.per_class[name] for name in COMPONENTS}
 order = sorted(gain, key=gain.get)
 print("repaired most:", ", ".join(f"{n} {gain[n]:+.0f}" for n in order[::-1][:4]))
@@ -271,8 +257,9 @@ print("lost most:    ", ", ".join(f"{n} {gain[n]:+.0f}" for n in order[:4]))
 
 # %% [markdown]
 # Most classes gain a point or a few, although the student was not told which parts a face has, and its own pictures had
-# labels that were wrong in nearly half of all pixels.  The eyes gain nothing: their labels are wrong in the *same* way
-# in every face.  The next cells count it pixel by pixel.
+# labels that were wrong in nearly half of all pixels.  Mouth and lips, which share out their one map differently in
+# every face, gain most.  Eyes and neck gain nothing: their labels are wrong in the *same* way in every face.  The next
+# cells count it pixel by pixel.
 
 
 # %%
@@ -292,7 +279,7 @@ for what, pixels in (("puts right", repaired), ("copies", copied), ("gets wrong 
 assert repaired + copied <= wrong
 
 # %% [markdown]
-# Three quarters of the wrong pixels are simply copied; about a tenth is put right.  A better parser, trained for
+# Four fifths of the wrong pixels are simply copied; about a tenth is put right.  A better parser, trained for
 # longer, does not change this much.  It follows its labels more closely, and the errors that are the same everywhere
 # are part of them.
 
@@ -312,8 +299,6 @@ val = synthfaces("celeb/val")
 val = val.subset(uniform_subset(len(val), 32))
 networks = {"student, live": student, "weak, shipped": load_parser("weak").network}
 networks["supervised, shipped"] = load_parser("supervised").network
-
-# %%
 answers = {name: parse_faces(network, val) for name, network in networks.items()}
 results = {name: pseudo_quality(maps, val) for name, maps in answers.items()}
 for name, scores in results.items():
@@ -338,10 +323,10 @@ show(figure, alt="Four rows: a new face and the maps of student, weak and superv
 # %% [markdown]
 # The supervised parser has eyes, brows and lips where they belong, with sharp borders; only tiny things, earrings and
 # necklaces, are lost.  The weak one has the same trunk, decoder and pictures: what lies between the two is *only* the
-# labels.  So network and features are not the bottleneck, the labels are.  Its eyes, brows and nose are in place, and
-# they look like boxes, because boxes taught them.  Where no box helped, the faults of the maps are copied as ever: neck
-# on the cheeks, a halo of clothes, no inner mouth.  And the live student makes on new faces just the mistakes of its
-# labels.
+# labels.  So network and features are not the bottleneck, the labels are.  Its eyes, brows, nose and lips are in place,
+# and they look like boxes, because boxes taught them.  Where no box helped, the faults of the maps are copied as ever:
+# neck on jaw and hair, skin below the fringe's roots, hardly an inner mouth.  And the live student makes on new faces
+# just the mistakes of its labels.
 
 # %% [markdown]
 # Measured on whole test sets, each picture averaged with its mirror image, instead of our single glance:
@@ -400,9 +385,9 @@ figure = gallery(pictures, titles, "Pixel-adaptive refinement of pseudo labels",
 show(figure, alt="Three faces: pseudo label, the same after refinement with borders along the picture's edges, truth.")
 
 # %% [markdown]
-# Borders snap to edges: hair gets its outline back, lips and brows become narrower.  That is worth several points here,
-# without any training.  It also does harm: thin tongues run along hair, and small parts whose colour is that of their
-# surroundings, such as the nose, melt.  And a part in the wrong place stays there, with a sharper border.
+# Borders snap to edges: eyes and brows shrink towards their true size, hair gets more of its outline.  That is worth
+# several points here, without any training.  It also does harm: borders fray, and small parts whose colour is that of
+# their surroundings, such as the nose, melt.  And a part in the wrong place, such as the neck on the jaw, stays there.
 
 # %% [markdown]
 # ## A photograph
@@ -417,8 +402,6 @@ photographs, out = Path(place.name) / "photographs", Path(place.name) / "parsed"
 photographs.mkdir()
 Image.fromarray(astronaut(whole=True)).save(photographs / "astronaut.png")
 Image.fromarray(skimage.data.chelsea()).save(photographs / "cat.png")
-
-# %%
 report = parse(photographs, out, load_parser("weak"))  # the same as: wsfp parse photographs --out parsed
 print(str(report).replace(place.name, "..."))
 assert read_label_map(out / "astronaut.png", len(CELEBAMASK)).shape == astronaut(whole=True).shape[:2]
@@ -443,9 +426,9 @@ place.cleanup()
 # %% [markdown]
 # The photograph of the astronaut is harder than her face alone: the suit, the helmet and the flag look like nothing
 # that was ever rendered.  `wsfp parse` warns when its mean confidence is low; the cat gets an answer, too, because a
-# parser has no word for "no face".  On the face alone the weak parser doubts most along borders and around the chin,
-# where neck, skin and clothes were mixed up in its labels.  Inside the wrong "neck" of the cheeks it is fairly sure:
-# confidence says how much a network doubts, not whether it should.
+# parser has no word for "no face".  On the face alone the weak parser doubts most along borders, in the open mouth, and
+# where it sees clothes on the neck and beside the head.  Inside the wrong "neck" of the chin and the wrong "skin" of
+# the fringe it is fairly sure: confidence says how much a network doubts, not whether it should.
 
 # %% [markdown]
 # ## Exercise: a picture and its mirror image
