@@ -33,7 +33,7 @@ from wsfp_helpers.parser import ASSETS, SHIPPED, Parser, load_parser, make_copie
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.results import group_rows, scored_rows, write_results
 from wsfp_helpers.storage import atomic_path
-from wsfp_helpers.tables import groups_of, scored, scores_of
+from wsfp_helpers.tables import groups_of, photographs, scored, scores_of
 from wsfp_helpers.trunk import load_trunk
 
 CARD = ASSETS / "parser.md"
@@ -108,7 +108,7 @@ def main() -> None:
             scores[kind, name] = pooled(matrices, scored=classes)
             print(f"{kind} on {name}\n{scores[kind, name].table()}\n", flush=True)
             rows += scored_rows(f"{kind}, {name} ({len(faces)} pictures)", matrices[None], scored=classes)
-            if name == "FRL London":
+            if photographs(faces):
                 groups += group_rows(f"{kind}, {name}", matrices[None], groups_of(faces), scored=classes)
         write_results("parsers", command, rows)
         write_card(scores)

@@ -78,15 +78,20 @@ def table2(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), fold
         for name, faces in grouped.items():
             matrices = study.matrices(method, seeds, faces)
             groups += group_rows(f"{method}, {name}", matrices, groups_of(faces), scored=scored(faces))
-            if name == "FRL London":
+            if photographs(faces):
                 rows += scored_rows(f"{method}: {name} (real)", matrices, scored=scored(faces))
     write_results("groups", study.command("table2", seeds), groups)
     return write_results("table2", study.command("table2", seeds), rows)
 
 
+def photographs(faces: Faces) -> bool:
+    """Whether a test set is FRL London: real people, not framed as the training pictures are."""
+    return faces.name == "FRL London"
+
+
 def scored(faces: Faces) -> tuple[str, ...] | None:
     """The classes of a set's mean F1: all (``None``), or those that the points of FRL London outline."""
-    return SCORED if faces.name == "FRL London" else None
+    return SCORED if photographs(faces) else None
 
 
 def groups_of(faces: Faces) -> dict[str, np.ndarray]:
@@ -120,7 +125,7 @@ def framed(parser: Parser, faces: Faces, batch: int = 8) -> Iterator[np.ndarray]
 
 def answers(parser: Parser, faces: Faces) -> Iterator[np.ndarray]:
     """Label maps ``(H, W)`` uint8 of a test set: of photographs as ``wsfp parse`` gives them, else :func:`framed`."""
-    if faces.name == "FRL London":
+    if photographs(faces):
         return (parser.predict(faces.image(i))[0] for i in range(len(faces)))
     return framed(parser, faces)
 
@@ -190,7 +195,7 @@ class Study:
         Full supervision, the upper bound, has the first seed only.
         They are kept beside the parser and found again by its content, the set and the way of looking.
         """
-        way = "looks" if faces.name == "FRL London" else "mirrored"
+        way = "looks" if photographs(faces) else "mirrored"
         result = []
         for seed in seeds[:1] if method == SUPERVISED else seeds:
             parser, folder = self.parser(method, seed)
