@@ -22,6 +22,7 @@ from wsfp_helpers.detect.boxes import BoxRecord, read_boxes, shipped_boxes
 from wsfp_helpers.detect.embedded import EmbeddedDetector
 from wsfp_helpers.detect.score import PHRASE, overlap, recall_and_precision, true_boxes
 from wsfp_helpers.results import row, write_results
+from wsfp_helpers.storage import exit_on_bad_input
 
 GROUPS = (
     ("celeb/val", "frontal", 0.0, 0.35),
@@ -154,4 +155,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == [] or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__)
     name, measure = COMMANDS[sys.argv[1]]
-    print(write_results(name, f"python scripts/measure_ccd.py {sys.argv[1]}", measure()))
+    with exit_on_bad_input():
+        print(write_results(name, f"python scripts/measure_ccd.py {sys.argv[1]}", measure()))

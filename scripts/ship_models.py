@@ -11,6 +11,7 @@ from wsfp_helpers.data.cache import cache_dir
 from wsfp_helpers.pipeline import ASSETS, open_boxes
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.runs import load_weights, save_weights
+from wsfp_helpers.storage import exit_on_bad_input
 
 NAMES = ("base", "ccd", "full")
 
@@ -32,4 +33,5 @@ def main(seed: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    main(**vars(parser.parse_args()))
+    with exit_on_bad_input():
+        main(**vars(parser.parse_args()))

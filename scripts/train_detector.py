@@ -26,7 +26,7 @@ from wsfp_helpers.detect.base import PHRASES
 from wsfp_helpers.detect.boxes import BoxRecord, shipped_path
 from wsfp_helpers.detect.embedded import WEIGHTS, DetectorHead, EmbeddedDetector, cell_centres
 from wsfp_helpers.detect.score import PHRASE, recall_and_precision, true_boxes
-from wsfp_helpers.storage import atomic_path
+from wsfp_helpers.storage import atomic_path, exit_on_bad_input
 from wsfp_helpers.trunk import as_grid, features, load_trunk
 
 SIZE = 320
@@ -181,4 +181,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_bad_input():
+        main()

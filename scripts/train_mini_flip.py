@@ -29,7 +29,7 @@ from tqdm import tqdm
 from wsfp_helpers.data.base import Faces
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import CELEBAMASK, PROMPTS
-from wsfp_helpers.storage import atomic_path, write_json
+from wsfp_helpers.storage import atomic_path, exit_on_bad_input, write_json
 from wsfp_helpers.vlm import ASSETS, VisionLanguageModel, WordTokenizer
 
 CONTEXT = 24
@@ -529,4 +529,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_bad_input():
+        main()

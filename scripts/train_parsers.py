@@ -32,7 +32,7 @@ from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parser import ASSETS, SHIPPED, Parser, load_parser, make_copies, train_parser
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.results import group_rows, scored_rows, write_results
-from wsfp_helpers.storage import atomic_path
+from wsfp_helpers.storage import atomic_path, exit_on_bad_input
 from wsfp_helpers.tables import groups_of, photographs, scored, scores_of
 from wsfp_helpers.trunk import load_trunk
 
@@ -117,4 +117,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_bad_input():
+        main()

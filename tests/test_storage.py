@@ -1,5 +1,8 @@
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,3 +179,12 @@ def test_picture_bomb_is_a_sentence(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
     with pytest.raises(InputError, match="cannot be read as an image"):
         picture_size(tmp_path / "a.png")
+
+
+def test_a_script_answers_bad_input_with_one_sentence(tmp_path):
+    root = Path(__file__).parents[1]
+    call = [sys.executable, root / "scripts/train_parsers.py", "weak", "--fcams", "nowhere"]
+    variables = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, env=variables)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "nowhere" in done.stderr
