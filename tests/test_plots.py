@@ -76,6 +76,17 @@ def test_overlay_colours_classes_and_leaves_the_rest():
         assert np.abs(mixed[y, x] - wanted).max() <= 0.5
 
 
+def test_heat_is_the_map_in_colours_on_the_grey_picture():
+    image = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    activation = np.zeros((2, 3))
+    activation[:, 0] = 1  # enlarged 20 times: only the first and the last 10 columns are beside no other value
+    mixed = plots.heat(image, activation)
+    colours = 255 * matplotlib.colormaps["viridis"]([1.0, 0.0])[:, :3]
+    for columns, colour in ((slice(0, 10), colours[0]), (slice(40, 60), colours[1])):
+        wanted = 0.35 * image[:, columns].mean(2, keepdims=True) + 0.65 * colour
+        assert np.abs(mixed[:, columns] - wanted).max() <= 1
+
+
 def test_a_face_has_three_panels_and_a_legend_of_its_classes():
     label_map = np.zeros((20, 20), np.uint8)
     label_map[5:, 5:], label_map[10:, 10:], label_map[15:] = 4, 13, 255

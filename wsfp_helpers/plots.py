@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from wsfp_helpers.colour import paint
 from wsfp_helpers.labels import CELEBAMASK, IGNORE, Scheme
@@ -55,6 +57,14 @@ def overlay(image: np.ndarray, label_map: np.ndarray, scheme: Scheme = CELEBAMAS
     mixed = (1 - opacity) * image + opacity * painted
     clear = (label_map == 0) | (label_map == IGNORE)
     return np.where(clear[..., None], image, np.round(mixed)).astype(np.uint8)
+
+
+def heat(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
+    """Map ``(h, w)`` in [0, 1], enlarged to the picture ``(H, W, 3)`` uint8, in colours on its grey copy; uint8."""
+    size = image.shape[1::-1]
+    enlarged = np.array(Image.fromarray(np.asarray(activation, np.float32)).resize(size, Image.Resampling.BILINEAR))
+    colours = 255 * colormaps[MAP_COLOURS](enlarged)[..., :3]
+    return (0.35 * image.mean(2, keepdims=True) + 0.65 * colours).astype(np.uint8)
 
 
 def gallery(

@@ -45,7 +45,6 @@
 # %%
 from dataclasses import replace
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -58,7 +57,7 @@ from wsfp_helpers.exercises import checking
 from wsfp_helpers.fcam import FcamConfig, evidence, extract
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, K, flip_image
 from wsfp_helpers.pipeline import shipped_model
-from wsfp_helpers.plots import bars, curves, fcam_sheet, gallery, heatmap, show
+from wsfp_helpers.plots import bars, curves, fcam_sheet, gallery, heat, heatmap, show
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.pseudo import pseudo_label, pseudo_quality, threshold_curve
 from wsfp_helpers.storage import read_json
@@ -146,14 +145,6 @@ places = {"a patch on the nose": (11, 10), "on the hair": (2, 10), "beside the h
 rows = scaled(torch.stack([affinity[20 * r + c].view(20, 20) for r, c in places.values()]))
 figure = fcam_sheet(image, rows, list(places), "What one patch attends to", columns=4)
 show(figure, alt="The face, and what patches attend to: nose to mouth, hair to hair and an eye, wall to spots.")
-
-
-# %%
-def heat(image, activation):
-    """Map (h, w) in [0, 1] over the grey picture (H, W, 3) uint8, as a picture."""
-    big = F.interpolate(torch.tensor(activation)[None, None], image.shape[:2], mode="bilinear")[0, 0].numpy()
-    colours = 255 * matplotlib.colormaps["viridis"](big)[..., :3]
-    return (0.35 * image.mean(2, keepdims=True) + 0.65 * colours).astype(np.uint8)
 
 
 # %%
