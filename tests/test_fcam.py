@@ -1,5 +1,7 @@
 """FCAMs against the reference procedure (one picture, one scale, one flip a time), sides, storage and resume."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -136,6 +138,21 @@ def test_goes_on_where_it_was_and_shards(vit, tmp_path, monkeypatch):
     asked.clear()
     extract_to_folder(vit, data, tmp_path)
     assert asked == []
+
+
+def test_refuses_a_folder_of_other_maps(vit, tmp_path):
+    data = faces(2)
+    extract_to_folder(vit, data, tmp_path / "maps")
+    with pytest.raises(InputError, match="holds FCAMs made with"):
+        extract_to_folder(vit, data, tmp_path / "maps", FcamConfig(variant="patch"))
+    other = copy.deepcopy(vit)
+    with torch.no_grad():
+        other.patch_head.bias += 1
+    with pytest.raises(InputError, match="choose another folder"):
+        extract_to_folder(other, data, tmp_path / "maps")
+    (tmp_path / "maps/settings.json").unlink()
+    with pytest.raises(InputError, match="not FCAMs of this command"):
+        extract_to_folder(vit, data, tmp_path / "maps")
 
 
 def test_errors(tmp_path):

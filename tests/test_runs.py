@@ -146,3 +146,11 @@ def test_the_revision_marks_changed_files(tmp_path, monkeypatch):
     changed = runs.revision()
     runs.revision.cache_clear()
     assert len(clean) == 12 and changed == f"{clean}-dirty"
+
+
+def test_fingerprint_changes_with_the_weights():
+    def layer(seed):
+        torch.manual_seed(seed)
+        return torch.nn.Linear(3, 2)
+
+    assert runs.fingerprint(layer(0)) == runs.fingerprint(layer(0)) != runs.fingerprint(layer(1))

@@ -327,11 +327,6 @@ def test_mini_flip_tells_left_from_right_where_mini_clip_cannot() -> None:
     assert share["mini_flip"] > share["mini_clip"]
 
 
-def test_fingerprint_changes_with_the_weights() -> None:
-    one, same, other = mini_flip(), mini_flip(), mini_clip()
-    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
-
-
 def test_mini_flip_finds_parts_on_faces_it_never_saw() -> None:
     """A soft spot on a part shows it better, and a soft hole hides it better, than the same one turned upside down.
 

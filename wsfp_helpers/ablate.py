@@ -135,7 +135,7 @@ def measure(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path, su
     """
     run = train_row(row, config, boxes, seed, folder)
     fcam = row.fcam or config.fcam
-    known = run / f"pseudo_{_key({'fcam': asdict(fcam), 'theta': config.theta, 'subset': subset})}.json"
+    known = run / f"pseudo_{key_of({'fcam': asdict(fcam), 'theta': config.theta, 'subset': subset})}.json"
     if not known.exists():
         vit = load_model(config.model.empty(), run / "model.safetensors")
         faces = config.faces("train")
@@ -154,9 +154,9 @@ def train_row(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path) 
         "model": asdict(config.model),
         "train": asdict(training),
         "ccd": asdict(config.ccd) if row.ccd else None,
-        "vlm": f"{vlm.name} {vlm.fingerprint()}" if vlm else None,
+        "vlm": f"{vlm.name} {runs.fingerprint(vlm.clip)}" if vlm else None,
     }
-    run = runs.start_run(folder / f"{_key(settings)}-seed{seed}", settings, seed)
+    run = runs.start_run(folder / f"{key_of(settings)}-seed{seed}", settings, seed)
     if not (run / "model.safetensors").exists():
         faces = config.faces("train").weak()
         data = masked_faces(faces, boxes, config.ccd, seed) if row.ccd else faces
@@ -164,7 +164,8 @@ def train_row(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path) 
     return run
 
 
-def _key(settings: Mapping) -> str:
+def key_of(settings: Mapping) -> str:
+    """Twelve hexadecimal digits that change with ``settings``, for the name of a folder."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

@@ -5,7 +5,7 @@ token grid of each scale and are enlarged only where they are looked at: 0.6 GB 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, flip_image
-from wsfp_helpers.storage import InputError, atomic_path, existing
+from wsfp_helpers.runs import fingerprint
+from wsfp_helpers.storage import InputError, atomic_path, claim_folder, existing
 from wsfp_helpers.vit import ClassTokenOutput, MultiClassTokenViT
 
 EPSILON = 1e-8
@@ -141,9 +142,12 @@ def extract_to_folder(
 ) -> "FcamFolder":
     """Extract and save what is not there yet: an interrupted run goes on.
 
-    ``shard=(i, n)`` takes every n-th picture from the i-th on, for n processes that share the work.
+    ``shard=(i, n)`` takes every n-th picture from the i-th on, for n processes that share the work.  Raises
+    :class:`InputError` when ``folder`` holds maps of another network or of another ``config``.
     """
     folder = Path(folder)
+    settings = {"network": fingerprint(vit), "fcam": asdict(config or FcamConfig())}
+    claim_folder(folder, settings, "FCAMs", "*.safetensors")
     missing = [
         i for i in range(shard[0], len(faces), shard[1]) if not (folder / f"{faces.ids[i]}.safetensors").exists()
     ]

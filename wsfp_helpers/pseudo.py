@@ -20,9 +20,7 @@ from wsfp_helpers.data.base import Faces
 from wsfp_helpers.evaluate import Scores, evaluate_pairs
 from wsfp_helpers.fcam import Fcam, FcamFolder
 from wsfp_helpers.labels import CELEBAMASK, IGNORE
-from wsfp_helpers.storage import InputError, existing, read_json, read_label_map, write_index_png, write_json
-
-SETTINGS = "settings.json"
+from wsfp_helpers.storage import InputError, claim_folder, existing, read_label_map, write_index_png
 
 
 def pseudo_label(fcam: Fcam, theta: float = 0.5, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -65,12 +63,7 @@ def write_pseudo_labels(
     folder, out = fcams if isinstance(fcams, FcamFolder) else FcamFolder(fcams), Path(out)
     source = folder.paths[0].parent.resolve()
     settings = {"theta": float(theta), "size": None if size is None else list(size), "fcams": str(source)}
-    if (out / SETTINGS).exists():
-        if (found := read_json(out / SETTINGS)) != settings:
-            raise InputError(f"{out} holds pseudo labels made with {found}, not {settings}: choose another folder")
-    elif out.exists() and any(out.glob("*.png")):
-        raise InputError(f"{out} holds PNG files that are not pseudo labels of this command: choose another folder")
-    write_json(out / SETTINGS, settings)
+    claim_folder(out, settings, "pseudo labels", "*.png")
     chunks = [list(chunk) for chunk in np.array_split(range(len(folder)), min(len(folder), 32 * workers))]
     work = partial(_write_chunk, source, out, theta, size)
     with tqdm(total=len(folder), desc="pseudo labels", unit="image", leave=False) as bar:

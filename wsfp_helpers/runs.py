@@ -5,6 +5,7 @@ to one config and seed: the same run may be started again in it, which resumes, 
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -117,6 +118,14 @@ def load_into(model: nn.Module, path: str | Path) -> dict:
         )
     model.load_state_dict(weights)
     return about
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Twelve hexadecimal digits that change with the weights, so that results of another model are not reused."""
+    digest = hashlib.sha256()
+    for weight in model.state_dict().values():
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def versions() -> dict[str, str | None]:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -78,6 +78,21 @@ def read_json(path: str | Path) -> object:
         return json.loads(existing(path, "JSON file").read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON ({error}): write it again or restore it") from error
+
+
+def claim_folder(folder: str | Path, settings: Mapping[str, object], files: str, pattern: str) -> None:
+    """Make ``folder`` the one of ``files`` (say "pseudo labels", ``"*.png"``) of ``settings``, or find that it is.
+
+    Writes ``settings.json`` there.  Raises :class:`InputError` when the folder holds such files of other settings, or
+    of settings that nobody knows.
+    """
+    path, wanted = Path(folder) / "settings.json", json.loads(json.dumps(settings))
+    if path.exists():
+        if (found := read_json(path)) != wanted:
+            raise InputError(f"{folder} holds {files} made with {found}, not {wanted}: choose another folder")
+    elif any(Path(folder).glob(pattern)):
+        raise InputError(f"{folder} holds {pattern} files that are not {files} of this command: choose another folder")
+    write_json(path, wanted)
 
 
 def existing(path: str | Path, what: str = "file") -> Path:

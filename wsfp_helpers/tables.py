@@ -10,7 +10,7 @@ whole and then closer at its face.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from wsfp_helpers import runs
-from wsfp_helpers.ablate import Row, train_row
+from wsfp_helpers.ablate import Row, key_of, train_row
 from wsfp_helpers.augment import WITH_MASKS
 from wsfp_helpers.data.base import Faces
 from wsfp_helpers.data.cache import cache_dir
@@ -155,8 +155,10 @@ class Study:
         run = train_row(self.rows[method], self.config, self.boxes, seed, self.ablations)
         vit = load_model(self.config.model.empty(), run / "model.safetensors")
         faces = self.config.faces("train").weak()
-        fcams = extract_to_folder(vit, faces, self.folder / run.name / "fcams", self.config.fcam)
-        return write_pseudo_labels(fcams, self.folder / run.name / "labels", self.config.theta)
+        way = key_of({"fcam": asdict(self.config.fcam), "theta": self.config.theta})
+        place = self.folder / f"{run.name}-{way}"
+        fcams = extract_to_folder(vit, faces, place / "fcams", self.config.fcam)
+        return write_pseudo_labels(fcams, place / "labels", self.config.theta)
 
     def masks(self, method: str, seed: int) -> np.ndarray:
         """Confusion matrices ``(n, 19, 19)`` of the pseudo labels, for the report only."""

@@ -5,7 +5,6 @@ Their weights are frozen, but gradients flow to the picture, and so to the maps 
 facebookresearch/flip nor OpenFace-CQUPT/FLIP, which are other models of the same name.  Design notes 2.1 and 3.
 """
 
-import hashlib
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -82,13 +81,6 @@ class VisionLanguageModel(nn.Module):
             with torch.no_grad(), torch.autocast(self.mean.device.type, enabled=False):
                 self._texts[key] = F.normalize(self.clip.encode_text(tokens).float(), dim=-1)
         return self._texts[key].to(self.mean.device)
-
-    def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change with the weights, so that results of another model are not reused."""
-        digest = hashlib.sha256()
-        for weight in self.clip.state_dict().values():
-            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:12]
 
 
 class WordTokenizer:
