@@ -2,6 +2,8 @@
 
 usage: python -m tools.overview          docs/overview.png: a rendered face and a photograph, the weak parser
        python -m tools.overview frl      docs/frl_side_by_side.png: real people, both parsers; needs FRL London
+       python -m tools.overview terms    docs/terms.png: maps of the networks of Table 4, seed 0; trains those that
+                                         `wsfp ablate table4` has not left in the cache, 3 minutes each
 
 The people of FRL London consented, and their pictures are CC BY 4.0 (DeBruine and Jones 2017).  The four shown were
 chosen by what they said of themselves, not by the result, from those by whom nothing was tuned.
@@ -15,15 +17,23 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from wsfp_helpers import ablate
+from wsfp_helpers.data.cache import cache_dir
 from wsfp_helpers.data.frl import frl_london
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.fcam import extract
+from wsfp_helpers.labels import COMPONENTS
 from wsfp_helpers.parser import load_parser
-from wsfp_helpers.plots import gallery, overlay
-from wsfp_helpers.storage import atomic_path
+from wsfp_helpers.pipeline import open_boxes
+from wsfp_helpers.plots import gallery, heat, overlay
+from wsfp_helpers.profiles import profile
+from wsfp_helpers.storage import atomic_path, exit_on_bad_input
+from wsfp_helpers.train import load_model
 
 DOCS = Path(__file__).parents[1] / "docs"
 FACE = "celeb_test_00003_v0"
+TERMS_FACE, TERMS_PARTS = 7, ("skin", "nose", "l_eye", "u_lip", "hair", "neck", "cloth")
 PEOPLE = ("008_03", "021_03", "107_03", "129_03")
 
 
@@ -57,13 +67,32 @@ def side_by_side() -> Figure:
     return gallery(pictures, titles, title, columns=6, size=2, classes=_present(*maps))
 
 
+def terms() -> Figure:
+    """Maps of one training face: a row with CCD alone and for each row of Table 4, a column for each part."""
+    config = profile("embedded")
+    rows = [ablate.table3(config.train.tcd)[1], *ablate.table4(config.train.tcd)]
+    faces = config.faces("train").weak().subset([TERMS_FACE])
+    image, columns = faces.image(0), [COMPONENTS.index(part) for part in TERMS_PARTS]
+    pictures, titles = [], []
+    for row in rows:
+        run = ablate.train_row(row, config, open_boxes("shipped", config), 0, cache_dir() / "ablate")
+        vit = load_model(config.model.empty(), run / "model.safetensors")
+        (fcam,) = extract(vit, faces, config.fcam)
+        maps = dict(zip(fcam.classes, fcam.maps(), strict=True))
+        pictures += [image, *(heat(image, maps[k]) for k in columns)]
+        titles += [row.name, *TERMS_PARTS]
+    title = "Maps of a training face, the terms of TCD added one by one (seed 0; yellow: 1, dark: 0)"
+    return gallery(pictures, titles, title, columns=1 + len(columns), size=1.35)
+
+
 def _present(*maps: np.ndarray) -> list[int]:
     return [k for k in np.unique(np.concatenate([each.ravel() for each in maps])) if k]
 
 
 def main() -> None:
     """Write one picture."""
-    name, draw = ("frl_side_by_side", side_by_side) if sys.argv[1:] == ["frl"] else ("overview", overview)
+    drawn = {"overview": ("overview", overview), "frl": ("frl_side_by_side", side_by_side), "terms": ("terms", terms)}
+    name, draw = drawn[sys.argv[1] if sys.argv[1:] else "overview"]
     figure = draw()
     with atomic_path(DOCS / f"{name}.png") as part:
         figure.savefig(part, format="png", dpi=90)
@@ -71,4 +100,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_bad_input():
+        main()

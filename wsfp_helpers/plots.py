@@ -32,17 +32,22 @@ DPI = 110
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure as PNG with ``alt`` as its alternative text, and close it.
+    """Display a figure as PNG with ``alt`` as its alternative text, and close it; raises as :func:`show_png`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+    plt.close(figure)
+    show_png(buffer.getvalue(), alt)
+
+
+def show_png(data: bytes, alt: str) -> None:
+    """Display the bytes of a PNG file with ``alt`` as its alternative text.
 
     JupyterLab shows a bare PNG without alternative text, so the output also has an ``img`` element, which it and
     nbconvert prefer; other viewers take the PNG with ``alt`` in its metadata.  Raises :class:`InputError` without text.
     """
     if not alt.strip():
         raise InputError("a figure needs alternative text: say in alt=... what one sees")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
-    plt.close(figure)
-    png = base64.b64encode(buffer.getvalue()).decode()
+    png = base64.b64encode(data).decode()
     image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}" style="max-width: 100%">'
     display(
         {"text/html": image, "image/png": png, "text/plain": f"[figure: {alt}]"},
