@@ -25,7 +25,7 @@ def half(source: Path, target: Path) -> None:
 def main(seed: int) -> None:
     config = profile("embedded")
     boxes = open_boxes("shipped", config)
-    for name, row in zip(NAMES, table3(config.train.tcd), strict=True):
+    for name, row in zip(NAMES, table3(config), strict=True):
         run = train_row(row, config, boxes, seed, cache_dir() / "ablate")
         half(run / "model.safetensors", ASSETS / f"fcam_{name}.safetensors")
 

@@ -16,8 +16,9 @@ from wsfp_helpers.parser import load_parser
 from wsfp_helpers.profiles import Source, profile
 from wsfp_helpers.pseudo import write_pseudo_labels
 from wsfp_helpers.storage import InputError, read_label_map, write_index_png
+from wsfp_helpers.train import DisFaceRep, save_model
 
-COUNT = 4
+COUNT, MODEL = 4, "model.safetensors"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,11 +66,31 @@ def test_a_run_directory_says_how_it_was_trained(trained):
 
 
 def test_a_finished_run_started_again_changes_nothing(trained, tiny):
-    before = (trained / "model.safetensors").read_bytes()
+    before = (trained / MODEL).read_bytes()
     pipeline.run_train(tiny, trained, tcd=False, seed=3)
-    assert (trained / "model.safetensors").read_bytes() == before
+    assert (trained / MODEL).read_bytes() == before
     with pytest.raises(InputError, match="seed = 3, this one has 4"):
         pipeline.run_train(tiny, trained, tcd=False, seed=4)
+
+
+def test_a_run_is_read_as_it_was_made(tiny, tmp_path, monkeypatch):
+    other = FcamConfig(scales=(1.0, 0.5), variant="fused")
+    made = replace(tiny, fcam=other, train_data=replace(tiny.train_data, split="celeb/val"))
+    monkeypatch.setattr(pipeline, "train", lambda vit, data, config, out, vlm: save_model(DisFaceRep(vit), out / MODEL))
+    _, config = pipeline.load_run(pipeline.run_train(made, tmp_path / "run", tcd=False))
+    assert config.fcam == other and config.train_data == made.train_data and config.test_data == made.test_data
+
+
+def test_a_run_refuses_other_boxes_of_the_same_name(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "train", lambda *_: None)
+    records = [BoxRecord(key, (160, 160), "fake", {}) for key in tiny.faces("train").ids]
+    boxes = tmp_path / "boxes.jsonl"
+    boxes.write_text("".join(record.line() for record in records))
+    pipeline.run_train(tiny, tmp_path / "run", boxes, tcd=False)
+    pipeline.run_train(tiny, tmp_path / "run", boxes, tcd=False)
+    boxes.write_text("".join(replace(record, detector="other").line() for record in records))
+    with pytest.raises(InputError, match=r"boxes = 'boxes-\w{12}', this one has 'boxes-\w{12}'"):
+        pipeline.run_train(tiny, tmp_path / "run", boxes, tcd=False)
 
 
 def test_maps_pseudo_labels_and_parser_follow(trained, tiny, tmp_path, monkeypatch):

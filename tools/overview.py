@@ -70,7 +70,7 @@ def side_by_side() -> Figure:
 def terms() -> Figure:
     """Maps of one training face: a row with CCD alone and for each row of Table 4, a column for each part."""
     config = profile("embedded")
-    rows = [ablate.table3(config.train.tcd)[1], *ablate.table4(config.train.tcd)]
+    rows = [ablate.table3(config)[1], *ablate.table4(config)]
     faces = config.faces("train").weak().subset([TERMS_FACE])
     image, columns = faces.image(0), [COMPONENTS.index(part) for part in TERMS_PARTS]
     pictures, titles = [], []

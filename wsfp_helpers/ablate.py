@@ -20,14 +20,15 @@ from wsfp_helpers.detect.boxes import Boxes
 from wsfp_helpers.evaluate import Scores
 from wsfp_helpers.fcam import FcamConfig, extract
 from wsfp_helpers.losses import TcdConfig
+from wsfp_helpers.pipeline import device
 from wsfp_helpers.profiles import Profile, load_vlm
 from wsfp_helpers.pseudo import pseudo_label, pseudo_quality
-from wsfp_helpers.results import scores_row, write_results
+from wsfp_helpers.results import FOLDER, scores_row, write_results
 from wsfp_helpers.storage import InputError, read_json, write_json
 from wsfp_helpers.train import load_model, train
 
-SUBSET = 229
-"""Training pictures whose pseudo labels are scored: every third of SynthFaces' 686, as the paper scores a subset."""
+SUBSETS = {"synthfaces": 229, "celebamask": 3_820}
+"""Training pictures whose pseudo labels are scored: of CelebAMask-HQ the paper's number, of SynthFaces every third."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ class Row:
     fcam: FcamConfig | None = None
 
 
-def table3(tcd: TcdConfig) -> list[Row]:
+def table3(config: Profile) -> list[Row]:
     """Rows of Table 3: the baseline MCTformer+, with CCD, with both."""
-    return [Row("Base.", ccd=False), Row("Base. + CCD"), Row("Base. + CCD + TCD", tcd=tcd)]
+    return [Row("Base.", ccd=False), Row("Base. + CCD"), Row("Base. + CCD + TCD", tcd=config.train.tcd)]
 
 
-def table4(tcd: TcdConfig) -> list[Row]:
+def table4(config: Profile) -> list[Row]:
     """Rows of Table 4, all with CCD: the terms of TCD added one after the other."""
     steps = {
         "pos_cls": {"alpha0"}, "+ pos_ffc": {"alpha1"}, "+ neg_cls": {"beta0"}, "+ neg_ffc": {"beta1"},
@@ -58,7 +59,7 @@ def table4(tcd: TcdConfig) -> list[Row]:
     rows, left = [], set().union(*steps.values())
     for name, added in steps.items():
         left = left - added
-        rows.append(Row(name, tcd=replace(tcd, **dict.fromkeys(left, 0.0))))
+        rows.append(Row(name, tcd=replace(config.train.tcd, **dict.fromkeys(left, 0.0))))
     return rows
 
 
@@ -73,26 +74,28 @@ FIG6 = {
 """Ends of the ranges of Fig. 6, with the paper's own value between them."""
 
 
-def fig6(tcd: TcdConfig) -> list[Row]:
+def fig6(config: Profile) -> list[Row]:
     """Rows of Fig. 6: one weight changed at a time."""
     return [
-        Row(f"{weight} = {value}", tcd=replace(tcd, **{weight: value}))
+        Row(f"{weight} = {value}", tcd=replace(config.train.tcd, **{weight: value}))
         for weight, values in FIG6.items()
         for value in values
     ]
 
 
-def vlm(tcd: TcdConfig) -> list[Row]:
-    """Rows of section 4.3.4: the general and the face image-text model."""
-    return [Row("mini-CLIP (general)", tcd=tcd, vlm="mini_clip"), Row("mini-FLIP (faces)", tcd=tcd, vlm="mini_flip")]
+def vlm(config: Profile) -> list[Row]:
+    """Rows of section 4.3.4: the general and the face image-text model, the mini ones where the profile has these."""
+    mini, tcd = "mini-" * config.vlm.startswith("mini"), config.train.tcd
+    general, faces = ("mini_clip", "mini_flip") if mini else ("clip", "flip")
+    return [Row(f"{mini}CLIP (general)", tcd=tcd, vlm=general), Row(f"{mini}FLIP (faces)", tcd=tcd, vlm=faces)]
 
 
-def variants(tcd: TcdConfig) -> list[Row]:
+def variants(config: Profile) -> list[Row]:
     """Ways to make a map of one trained network (design notes 1.5): which evidence, with affinity or not."""
     return [
         Row(
             f"{variant}, {'affinity' if affinity else 'no affinity'}",
-            tcd=tcd,
+            tcd=config.train.tcd,
             fcam=FcamConfig(scales=(1.0,), variant=variant, affinity=affinity),
         )
         for variant in ("fused", "patch", "attention")
@@ -109,16 +112,17 @@ def ablate(
     boxes: Boxes,
     seeds: Sequence[int] = (0, 1, 2),
     folder: str | Path | None = None,
-    subset: int = SUBSET,
+    subset: int | None = None,
 ) -> dict[str, list[Scores]]:
     """Scores by row of a table of :data:`TABLES`, one for each seed; a row that was measured before is read.
 
-    The run directories are in ``ablate/`` below ``folder`` (default: the cache).
+    The run directories are in ``ablate/`` below ``folder`` (default: the cache), ``subset`` is the number of training
+    pictures that are scored (default: that of :data:`SUBSETS`).
     """
     if table not in TABLES:
         raise InputError(f"unknown ablation {table!r}: expected one of {', '.join(TABLES)}")
     folder = Path(folder or cache_dir()) / "ablate"
-    rows = TABLES[table](config.train.tcd)
+    rows = TABLES[table](config)
     scores: dict[str, list[Scores]] = {row.name: [] for row in rows}
     for seed in seeds:
         for row in rows:
@@ -128,19 +132,20 @@ def ablate(
     return scores
 
 
-def measure(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path, subset: int = SUBSET) -> Scores:
+def measure(row: Row, config: Profile, boxes: Boxes, seed: int, folder: Path, subset: int | None = None) -> Scores:
     """Train one row with one seed and score the pseudo labels of the training subset against the label maps.
 
     Training is given pictures and image-level labels; the label maps are opened after it has ended.
     """
     run = train_row(row, config, boxes, seed, folder)
+    subset = subset or SUBSETS[config.train_data.name]
     fcam = row.fcam or config.fcam
     known = run / f"pseudo_{key_of({'fcam': asdict(fcam), 'theta': config.theta, 'subset': subset})}.json"
     if not known.exists():
         vit = load_model(config.model.empty(), run / "model.safetensors")
         faces = config.faces("train")
         faces = faces.subset(uniform_subset(len(faces), subset))
-        labels = (pseudo_label(each, config.theta) for each in extract(vit, faces.weak(), fcam))
+        labels = (pseudo_label(each, config.theta) for each in extract(vit.to(device()), faces.weak(), fcam))
         write_json(known, {"row": row.name, "matrix": pseudo_quality(labels, faces).matrix})
     return Scores(np.array(read_json(known)["matrix"]), images=subset)
 
@@ -169,7 +174,12 @@ def key_of(settings: Mapping) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
+def folder_of(config: Profile) -> Path:
+    """Where a profile's results go: ``docs/results`` for the embedded world, a folder of its own there for another."""
+    return FOLDER if config.name == "embedded" else FOLDER / config.name
+
+
 def write_table(table: str, scores: Mapping[str, Sequence[Scores]], seeds: Sequence[int], config: Profile) -> Path:
-    """Write ``docs/results/TABLE.json`` and its page."""
+    """Write ``TABLE.json`` and its page where the profile's results go (:func:`folder_of`)."""
     command = f"wsfp ablate {table} --profile {config.name} --seeds {','.join(map(str, seeds))}"
-    return write_results(table, command, [scores_row(name, each) for name, each in scores.items()])
+    return write_results(table, command, [scores_row(name, each) for name, each in scores.items()], folder_of(config))

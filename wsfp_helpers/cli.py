@@ -53,15 +53,10 @@ def _seeds(text: str) -> list[int]:
 
 def _work(work: Path | None, boxes: str) -> Path | None:
     """Where run directories go: those of another boxes file than the shipped one are kept apart."""
-    import hashlib
-
     from wsfp_helpers.data.cache import cache_dir
-    from wsfp_helpers.pipeline import SHIPPED
-    from wsfp_helpers.storage import existing
+    from wsfp_helpers.pipeline import SHIPPED, boxes_name
 
-    if work is not None or boxes == SHIPPED:
-        return work
-    return cache_dir() / f"boxes-{hashlib.sha256(existing(boxes, 'boxes file').read_bytes()).hexdigest()[:12]}"
+    return work if work is not None or boxes == SHIPPED else cache_dir() / boxes_name(boxes)
 
 
 @app.command()

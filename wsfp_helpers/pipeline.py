@@ -4,6 +4,7 @@ Every stage may be interrupted and started again with the same arguments; other 
 refused.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.deeplab import DeepLabConfig, build_network, train_deeplab
 from wsfp_helpers.detect import load_detector
 from wsfp_helpers.detect.boxes import Boxes, detect_dataset, merge_boxes, read_boxes, shard_path, shipped_boxes
+from wsfp_helpers.fcam import FcamConfig
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parser import Parser, make_copies, train_parser
-from wsfp_helpers.profiles import ModelConfig, Profile, load_vlm, profile
+from wsfp_helpers.profiles import ModelConfig, Profile, Source, load_vlm, profile
 from wsfp_helpers.segment import save_network
 from wsfp_helpers.storage import InputError, existing, read_json, read_label_map
 from wsfp_helpers.train import load_model, train
@@ -93,7 +95,7 @@ def run_train(
     if not tcd:
         config = replace(config, train=replace(config.train, tcd=None))
     config = replace(config, train=replace(config.train, seed=seed))
-    masking = {"boxes": None if boxes is None else str(boxes), "redraw": redraw, "mix_originals": mix_originals}
+    masking = {"boxes": boxes_name(boxes), "redraw": redraw, "mix_originals": mix_originals}
     faces = config.faces("train").weak()
     records = open_boxes(boxes, config)
     vit = config.model.build(seed)
@@ -120,8 +122,15 @@ def open_boxes(boxes: str | Path | None, config: Profile) -> Boxes | None:
     return shipped_boxes(config.train_data.split)
 
 
+def boxes_name(boxes: str | Path | None) -> str | None:
+    """Name of boxes by which results of others are told apart: ``"shipped"``, a digest of the file, or ``None``."""
+    if boxes is None or str(boxes) == SHIPPED:
+        return boxes
+    return f"boxes-{hashlib.sha256(existing(boxes, 'boxes file').read_bytes()).hexdigest()[:12]}"
+
+
 def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:
-    """The trained network of a run directory and its profile.
+    """The trained network of a run directory and its profile, with the data and the reading of maps of that run.
 
     Raises :class:`InputError` when the folder is no run, or its training has not ended.
     """
@@ -129,7 +138,9 @@ def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:
     config = read_json(existing(folder / runs.CONFIG, "run directory"))["config"]["profile"]
     model = existing(folder / "model.safetensors", "trained model (did the training end? start it again)")
     network = ModelConfig(**config["model"])
-    return load_model(network.empty(), model), replace(profile(config["name"]), model=network)
+    reading = FcamConfig(**config["fcam"] | {"scales": tuple(config["fcam"]["scales"])})
+    data = {part: Source(**config[part]) for part in ("train_data", "val_data", "test_data")}
+    return load_model(network.empty(), model), replace(profile(config["name"]), model=network, fcam=reading, **data)
 
 
 def shipped_model(name: str = "full") -> MultiClassTokenViT:

@@ -20,12 +20,20 @@ from wsfp_helpers.storage import InputError
 from wsfp_helpers.train import TrainConfig
 from wsfp_helpers.trunk import FROZEN_BLOCKS
 from wsfp_helpers.vit import MultiClassTokenViT
-from wsfp_helpers.vlm import VisionLanguageModel, flip_from_huggingface, mini_clip, mini_flip
+from wsfp_helpers.vlm import (
+    FLIP_ARCHITECTURE,
+    VisionLanguageModel,
+    flip_from_huggingface,
+    mini_clip,
+    mini_flip,
+    open_clip_model,
+)
 
 FOLDERS = {"celebamask": "CelebAMask-HQ", "lapa": "LaPa", "helen": "Helen"}
 """Folder of each full-size data set below ``$WSFP_DATA``."""
 
 DEIT, FLIP = "weights/deit_small_patch16_224.safetensors", "weights/FLIP-base-16"
+CLIP = "weights/CLIP-ViT-B-16-openai.safetensors"
 """Weights of the full-size world below ``$WSFP_DATA``."""
 
 
@@ -76,7 +84,7 @@ class ModelConfig:
 class Profile:
     """Everything from pictures to a parser: ``theta`` is the background threshold of the pseudo labels.
 
-    ``detector`` is ``"embedded"`` or ``"groundingdino"``, ``vlm`` one of ``"mini_flip"``, ``"mini_clip"``, ``"flip"``.
+    ``detector`` is ``"embedded"`` or ``"groundingdino"``, ``vlm`` one of :func:`load_vlm`.
     """
 
     name: str
@@ -123,8 +131,13 @@ def profile(name: str) -> Profile:
 
 
 def load_vlm(name: str) -> VisionLanguageModel:
-    """Vision-language model of a profile: ``mini_flip`` and ``mini_clip`` are shipped, ``flip`` is the user's copy."""
-    models = {"mini_flip": mini_flip, "mini_clip": mini_clip, "flip": lambda: flip_from_huggingface(_found(FLIP))}
+    """Vision-language model: ``mini_flip`` and ``mini_clip`` are shipped, ``flip`` and ``clip`` the user's copies."""
+    models = {
+        "mini_flip": mini_flip,
+        "mini_clip": mini_clip,
+        "flip": lambda: flip_from_huggingface(_found(FLIP)),
+        "clip": lambda: open_clip_model(FLIP_ARCHITECTURE, _found(CLIP)),
+    }
     if name not in models:
         raise InputError(f"unknown vision-language model {name!r}: expected one of {', '.join(models)}")
     return models[name]()

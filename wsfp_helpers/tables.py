@@ -18,7 +18,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from wsfp_helpers import runs
-from wsfp_helpers.ablate import Row, key_of, train_row
+from wsfp_helpers.ablate import Row, folder_of, key_of, train_row
 from wsfp_helpers.augment import WITH_MASKS
 from wsfp_helpers.data.base import Faces
 from wsfp_helpers.data.cache import cache_dir
@@ -28,6 +28,7 @@ from wsfp_helpers.evaluate import confusions, mapped
 from wsfp_helpers.fcam import extract_to_folder
 from wsfp_helpers.labels import CELEBAMASK, LAPA, to_lapa_table
 from wsfp_helpers.parser import Parser, load_parser, make_copies, train_parser
+from wsfp_helpers.pipeline import device
 from wsfp_helpers.profiles import Profile, Source
 from wsfp_helpers.pseudo import write_pseudo_labels
 from wsfp_helpers.results import group_rows, scored_rows, write_results
@@ -53,7 +54,7 @@ def table1(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), fold
         for part in ("val", "test"):
             faces = config.faces(part)
             rows += scored_rows(f"{method}: {part}", study.matrices(method, seeds, faces), scored=scored(faces))
-    return write_results("table1", study.command("table1", seeds), rows)
+    return write_results("table1", study.command("table1", seeds), rows, folder_of(config))
 
 
 def table2(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), folder: str | Path | None = None) -> Path:
@@ -80,8 +81,8 @@ def table2(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), fold
             groups += group_rows(f"{method}, {name}", matrices, groups_of(faces), scored=scored(faces))
             if photographs(faces):
                 rows += scored_rows(f"{method}: {name} (real)", matrices, scored=scored(faces))
-    write_results("groups", study.command("table2", seeds), groups)
-    return write_results("table2", study.command("table2", seeds), rows)
+    write_results("groups", study.command("table2", seeds), groups, folder_of(config))
+    return write_results("table2", study.command("table2", seeds), rows, folder_of(config))
 
 
 def photographs(faces: Faces) -> bool:
@@ -157,7 +158,7 @@ class Study:
         faces = self.config.faces("train").weak()
         way = key_of({"fcam": asdict(self.config.fcam), "theta": self.config.theta})
         place = self.folder / f"{run.name}-{way}"
-        fcams = extract_to_folder(vit, faces, place / "fcams", self.config.fcam)
+        fcams = extract_to_folder(vit.to(device()), faces, place / "fcams", self.config.fcam)
         return write_pseudo_labels(fcams, place / "labels", self.config.theta)
 
     def masks(self, method: str, seed: int) -> np.ndarray:
