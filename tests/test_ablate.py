@@ -7,7 +7,6 @@ import pytest
 from wsfp_helpers import ablate as module
 from wsfp_helpers.ablate import FIG6, Row, ablate, fig6, folder_of, measure, table3, table4, variants, vlm, write_table
 from wsfp_helpers.data.base import Faces
-from wsfp_helpers.losses import TcdConfig
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.results import check_pages, read_results
 from wsfp_helpers.storage import InputError
@@ -21,7 +20,7 @@ def test_rows_of_table_3():
     base, ccd, full = table3(profile("embedded"))
     assert (base.ccd, base.tcd) == (False, None)
     assert (ccd.ccd, ccd.tcd) == (True, None)
-    assert (full.ccd, full.tcd) == (True, TcdConfig())
+    assert (full.ccd, full.tcd) == (True, profile("embedded").train.tcd)
 
 
 def test_rows_of_table_4_add_one_term_each():
@@ -32,7 +31,7 @@ def test_rows_of_table_4_add_one_term_each():
         assert row.ccd
         assert {name for name in WEIGHTS if getattr(row.tcd, name)} == set(order[: i + 1])
         assert all(getattr(row.tcd, name) in (0.0, PAPER[name]) for name in WEIGHTS)
-    assert rows[-1].tcd == TcdConfig()
+    assert rows[-1].tcd == profile("embedded").train.tcd
 
 
 def test_fig6_changes_one_weight_at_a_time():

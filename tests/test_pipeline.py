@@ -83,7 +83,8 @@ def test_a_run_is_read_as_it_was_made(tiny, tmp_path, monkeypatch):
 
 def test_a_run_refuses_other_boxes_of_the_same_name(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "train", lambda *_: None)
-    records = [BoxRecord(key, (160, 160), "fake", {}) for key in tiny.faces("train").ids]
+    nose = [Detection((60.0, 60.0, 90.0, 100.0), 0.9, "nose")]
+    records = [BoxRecord(key, (160, 160), "fake", {"nose": nose}) for key in tiny.faces("train").ids]
     boxes = tmp_path / "boxes.jsonl"
     boxes.write_text("".join(record.line() for record in records))
     pipeline.run_train(tiny, tmp_path / "run", boxes, tcd=False)

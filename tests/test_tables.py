@@ -56,7 +56,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.delenv("WSFP_DATA", raising=False)
     monkeypatch.setattr(Source, "open", lambda self: synthfaces(self.split).subset(range(COUNT)))
     write = tables.write_results
-    monkeypatch.setattr(tables, "write_results", lambda *arguments: write(*arguments, tmp_path / "results"))
+    monkeypatch.setattr(tables, "write_results", lambda *arguments: write(*arguments[:3], tmp_path / "results"))
     oracles = {tables.BASELINE: Oracle(mirrored=True), tables.FULL: Oracle(), tables.SUPERVISED: Oracle()}
     monkeypatch.setattr(tables, "features", lambda pictures, trunk: torch.zeros(len(pictures)))
 

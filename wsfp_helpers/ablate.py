@@ -179,7 +179,14 @@ def folder_of(config: Profile) -> Path:
     return FOLDER if config.name == "embedded" else FOLDER / config.name
 
 
-def write_table(table: str, scores: Mapping[str, Sequence[Scores]], seeds: Sequence[int], config: Profile) -> Path:
-    """Write ``TABLE.json`` and its page where the profile's results go (:func:`folder_of`)."""
+def write_table(
+    table: str,
+    scores: Mapping[str, Sequence[Scores]],
+    seeds: Sequence[int],
+    config: Profile,
+    results: Path | None = None,
+) -> Path:
+    """Write ``TABLE.json`` and its page to the folder ``results`` (default: :func:`folder_of` the profile)."""
     command = f"wsfp ablate {table} --profile {config.name} --seeds {','.join(map(str, seeds))}"
-    return write_results(table, command, [scores_row(name, each) for name, each in scores.items()], folder_of(config))
+    rows = [scores_row(name, each) for name, each in scores.items()]
+    return write_results(table, command, rows, results or folder_of(config))

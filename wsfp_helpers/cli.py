@@ -34,6 +34,7 @@ Shard = Annotated[str, typer.Option(help="I/N: this process does share I (from 0
 Seeds = Annotated[str, typer.Option(help="Seeds, with commas between them.")]
 Boxes = Annotated[str, typer.Option(help="Boxes of the training set: boxes.jsonl of wsfp ccd, or shipped.")]
 Work = Annotated[Path | None, typer.Option(help="Folder of the run directories (default: in the cache).")]
+Results = Annotated[Path | None, typer.Option(help="Folder of the results (default: docs/results, replacing them).")]
 Json = Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")]
 
 
@@ -236,40 +237,49 @@ def ablate(
     seeds: Seeds = "0,1,2",
     boxes: Boxes = "shipped",
     work: Work = None,
+    results: Results = None,
 ) -> None:
-    """Repeat an ablation of the paper over seeds; its results go to docs/results."""
+    """Repeat an ablation of the paper over seeds; its results replace those in docs/results, or go to --results."""
     from wsfp_helpers import ablate, profiles
     from wsfp_helpers.pipeline import open_boxes
 
     config, numbers = profiles.profile(profile), _seeds(seeds)
     scores = ablate.ablate(table, config, open_boxes(boxes, config), numbers, _work(work, boxes))
-    path = ablate.write_table(table, scores, numbers, config)
+    path = ablate.write_table(table, scores, numbers, config, results)
     typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 @app.command()
 def table1(
-    profile: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None
+    profile: ProfileName = "embedded",
+    seeds: Seeds = "0,1,2",
+    boxes: Boxes = "shipped",
+    work: Work = None,
+    results: Results = None,
 ) -> None:
     """Table 1: pseudo masks, and parsers trained on them on val and test, beside full supervision."""
-    _table("table1", profile, seeds, boxes, work)
+    _table("table1", profile, seeds, boxes, work, results)
 
 
 @app.command()
 def table2(
-    profile: ProfileName = "embedded", seeds: Seeds = "0,1,2", boxes: Boxes = "shipped", work: Work = None
+    profile: ProfileName = "embedded",
+    seeds: Seeds = "0,1,2",
+    boxes: Boxes = "shipped",
+    work: Work = None,
+    results: Results = None,
 ) -> None:
     """Table 2: the parsers of Table 1 on other faces, and on real photographs."""
-    _table("table2", profile, seeds, boxes, work)
+    _table("table2", profile, seeds, boxes, work, results)
 
 
-def _table(table: str, name: str, seeds: str, boxes: str, work: Path | None) -> None:
+def _table(table: str, name: str, seeds: str, boxes: str, work: Path | None, results: Path | None) -> None:
     from wsfp_helpers import tables
     from wsfp_helpers.pipeline import open_boxes
     from wsfp_helpers.profiles import profile
 
     config = profile(name)
-    path = getattr(tables, table)(config, open_boxes(boxes, config), _seeds(seeds), _work(work, boxes))
+    path = getattr(tables, table)(config, open_boxes(boxes, config), _seeds(seeds), _work(work, boxes), results)
     typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 

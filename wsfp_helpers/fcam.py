@@ -143,10 +143,11 @@ def extract_to_folder(
     """Extract and save what is not there yet: an interrupted run goes on.
 
     ``shard=(i, n)`` takes every n-th picture from the i-th on, for n processes that share the work.  Raises
-    :class:`InputError` when ``folder`` holds maps of another network or of another ``config``.
+    :class:`InputError` when ``folder`` holds maps of other data, another network or another
+    ``config``.
     """
     folder = Path(folder)
-    settings = {"network": fingerprint(vit), "fcam": asdict(config or FcamConfig())}
+    settings = {"data": faces.name, "network": fingerprint(vit), "fcam": asdict(config or FcamConfig())}
     claim_folder(folder, settings, "FCAMs", "*.safetensors")
     missing = [
         i for i in range(shard[0], len(faces), shard[1]) if not (folder / f"{faces.ids[i]}.safetensors").exists()

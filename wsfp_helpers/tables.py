@@ -43,8 +43,17 @@ TONES = (2, 4, 6)
 LONG_HAIR = ("long", "wavy", "curly", "bob", "medium")
 
 
-def table1(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), folder: str | Path | None = None) -> Path:
-    """Table 1: mean F1 of the pseudo masks, and of the parsers on val and test; returns the results file."""
+def table1(
+    config: Profile,
+    boxes: Boxes,
+    seeds: Sequence[int] = (0, 1, 2),
+    folder: str | Path | None = None,
+    results: Path | None = None,
+) -> Path:
+    """Table 1: mean F1 of the pseudo masks, and of the parsers on val and test; returns the results file.
+
+    It is written to the folder ``results`` (default: :func:`wsfp_helpers.ablate.folder_of` the profile).
+    """
     study = Study(config, boxes, folder)
     rows = []
     for method in (BASELINE, FULL):
@@ -54,14 +63,21 @@ def table1(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), fold
         for part in ("val", "test"):
             faces = config.faces(part)
             rows += scored_rows(f"{method}: {part}", study.matrices(method, seeds, faces), scored=scored(faces))
-    return write_results("table1", study.command("table1", seeds), rows, folder_of(config))
+    return write_results("table1", study.command("table1", seeds), rows, results or folder_of(config))
 
 
-def table2(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), folder: str | Path | None = None) -> Path:
+def table2(
+    config: Profile,
+    boxes: Boxes,
+    seeds: Sequence[int] = (0, 1, 2),
+    folder: str | Path | None = None,
+    results: Path | None = None,
+) -> Path:
     """Table 2: the parsers of Table 1 on LaPa-like and Helen-like faces (11 classes) and on real photographs.
 
     19 classes become 11 by place; in LaPa, ears count as skin.  FRL London is left out where there is no copy.  The
-    results file ``groups`` is written as well: mean F1 by group on celeb/test and on FRL London.
+    results file ``groups`` is written as well: mean F1 by group on celeb/test and on FRL London.  For ``results`` see
+    :func:`table1`.
     """
     study = Study(config, boxes, folder)
     eleven = {
@@ -81,8 +97,8 @@ def table2(config: Profile, boxes: Boxes, seeds: Sequence[int] = (0, 1, 2), fold
             groups += group_rows(f"{method}, {name}", matrices, groups_of(faces), scored=scored(faces))
             if photographs(faces):
                 rows += scored_rows(f"{method}: {name} (real)", matrices, scored=scored(faces))
-    write_results("groups", study.command("table2", seeds), groups, folder_of(config))
-    return write_results("table2", study.command("table2", seeds), rows, folder_of(config))
+    write_results("groups", study.command("table2", seeds), groups, results or folder_of(config))
+    return write_results("table2", study.command("table2", seeds), rows, results or folder_of(config))
 
 
 def photographs(faces: Faces) -> bool:
