@@ -33,7 +33,7 @@ from wsfp_helpers.train import load_model
 
 DOCS = Path(__file__).parents[1] / "docs"
 FACE = "celeb_test_00003_v0"
-TERMS_FACE, TERMS_PARTS = 7, ("skin", "nose", "l_eye", "u_lip", "hair", "neck", "cloth")
+TERMS_FACE, TERMS_PARTS = 7, ("skin", "nose", "l_eye", "u_lip", "hair", "neck")
 PEOPLE = ("008_03", "021_03", "107_03", "129_03")
 
 

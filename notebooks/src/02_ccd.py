@@ -364,7 +364,7 @@ show(figure, alt="Bars by part: frontal and turned faces high; far turned ones l
 assert series["far turned"][2] < series["frontal"][2] - 30
 
 # %% [markdown]
-# Up to forty degrees the rule holds.  Beyond, eyes and brows break down, the nose does not: it has no side to lose.
+# Up to forty degrees the rule holds.  Beyond, eyes and brows break down; nose and mouth lose less: they have no side.
 # Some of this is the detector (an eye seen from the side is narrow).  Some of it is the line, and that can be mended:
 # let it go through the *face*.  `reference="face"` takes the middle of the box around the best nose, mouth, eyes and
 # brows.
@@ -399,9 +399,9 @@ figure = gallery(pictures, titles, "Boxes that Eq. 1 accepts by the white line",
 show(figure, alt="Three far turned faces, two lines; eye and brow between the lines have the wrong name.")
 
 # %% [markdown]
-# Read the names in the boxes.  Each of these heads shows one eye or one brow only, and it lies *between* the two lines:
-# the white line calls it by the name of the other side, the orange one by its own.  (A head that looks to the right of
-# the picture shows its right side.)
+# Read the names in the boxes.  On each of these heads the detector has found an eye or a brow whose middle lies
+# *between* the two lines: the white line calls it by the name of the other side, the orange one by its own.  (A head
+# that looks to the right of the picture shows its right side.)
 #
 # Two things limit the damage.  A part that is out of sight is usually not in the label either, so it is never masked.
 # And a wrong box costs one picture, not the whole class.  But a wrong box teaches the exchange of the sides, and turned
@@ -435,7 +435,8 @@ with checking("Exercise 1"):
             candidates = record.candidates[PHRASE[part]]
             assert my_filter(candidates, part, 160) == ccd.accept(candidates, part, (160, 160), free), (record.id, part)
     line = whole_face._replace(box=(70.0, 60.0, 90.0, 70.0))
-    assert my_filter([line], "l_eye", 160) is None, "a box on the line lies on neither side"
+    for part in ("l_eye", "r_eye"):
+        assert my_filter([line], part, 160) is None, "a box on the line lies on neither side"
 
 # %% [markdown]
 # ## Exercise: how rare must masking be?

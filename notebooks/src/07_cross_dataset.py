@@ -60,7 +60,7 @@ from wsfp_helpers.exercises import checking
 from wsfp_helpers.labels import CELEBAMASK, LAPA, lookup, to_lapa, to_lapa_table
 from wsfp_helpers.parser import load_parser
 from wsfp_helpers.plots import bars, gallery, overlay, show
-from wsfp_helpers.results import FEW, read_results, summary
+from wsfp_helpers.results import FEW, HIGH, LOW, read_results, summary
 from wsfp_helpers.storage import InputError
 from wsfp_helpers.tables import groups_of
 from wsfp_helpers.trunk import features, to_tensor
@@ -211,8 +211,9 @@ assert Scores(perfect, LAPA).mean_f1 < 65
 
 # %%
 def weak_row(kind):
-    values = [scores["celeb-like", kind].mean_f1]
-    return values + [Scores(eleven(n, kind).sum(0), LAPA).mean_f1 for n in ("LaPa-like", "Helen-like")]
+    # LaPa paints ears as skin, so its column counts ours as skin, too
+    others = [eleven("LaPa-like", kind, ears=True), eleven("Helen-like", kind)]
+    return [scores["celeb-like", kind].mean_f1] + [Scores(each.sum(0), LAPA).mean_f1 for each in others]
 
 
 print(f"{'':34}{'19 classes':>12}{'LaPa (11)':>12}{'Helen (11)':>12}   mean F1 (%), test")
@@ -224,17 +225,17 @@ for kind in parsers:
     print(f"{'rendered, 24 faces each: ' + kind:34}" + "".join(f"{value:12.1f}" for value in weak_row(kind)))
 
 # %% [markdown]
-# Two patterns are common to both halves.  Within the published rows, what is strong on its own data stays strong on the
-# others, at a lower level.  And the columns of one row do not fall in our half as they do there: our 11 classes leave
-# out the rare and tiny ones, earrings, necklaces, hats, that pull the first column down, and our three worlds come from
-# one renderer.  Real data sets differ by far more.
+# One pattern is common to both halves, and one is not.  What is strong on its own data stays strong on the others.  But
+# the columns of one row do not fall in our half as they do above it: our 11 classes leave out the rare and tiny ones,
+# earrings, necklaces, hats, that pull the first column down, and our three worlds come from one renderer.  Real data
+# sets differ by far more.
 
 
 # %%
-def stored(name, words, command):
+def stored(name, words, command, metrics=("mean_f1",)):
     """Rows of docs/results/NAME.json with these words in their name; without the file one line instead."""
     try:
-        return [row for row in read_results(name)["rows"] if words in row["name"] and row["metric"] == "mean_f1"]
+        return [row for row in read_results(name)["rows"] if words in row["name"] and row["metric"] in metrics]
     except InputError:
         print(f"docs/results/{name}.json is not there: `{command}` measures it.")
         return []
@@ -246,6 +247,11 @@ for name, command in measuring.items():
         print(f"{name:8} {row['name']:40} mean F1 {summary(row['seeds'])}   ({len(row['seeds'])} seeds)")
 
 # %% [markdown]
+# How to read so many rows: *parsers* are the two that are shipped, scored on 19 classes; *table1* and *table2* are
+# trained on the paper's plain pseudo labels, table 2 scored on 11 classes with ears as skin in the LaPa-like set.  The
+# full method has two to seven times the score of the baseline on every set, most clearly on real people (36 ± 6 against
+# 5), where full supervision has 84.  And the spread over seeds grows with the distance from the training faces.
+#
 # ## Real people
 #
 # FRL London: 102 adults who agreed to research use, photographed in a studio, with 189 points placed by hand on each
@@ -390,24 +396,42 @@ def group_table(matrices, groups, scored=None):
             print(f"{title:10} {name:16}{numbers}{'   too few to compare' if len(chosen) < FEW else ''}")
 
 
+# %% [markdown]
+# A trap first.  A class that a group lacks, and that the parser claims on a few pixels, counts as 0 in the group's
+# mean: among faces *without* glasses the class `eye_g` can be nothing but 0, or skipped.  So groups are compared on the
+# classes that nearly every face has.
+
 # %%
-group_table(pooled, groups)
-assert len(pooled) == sum(len(column == column[0]) for column in [groups["glasses"]])
+common = [part for part in CELEBAMASK.components if part not in ("eye_g", "hat", "ear_r", "neck_l")]  # 14 of 18
+group_table(pooled, groups, common)
+assert all(len(column) == len(pooled) for column in groups.values())
 if root is not None:
     group_table(real_matrices["weak"], groups_of(people), SCORED)
 else:
     print("groups of real people need a copy of FRL London: `wsfp data get frl-london`")
 
 # %%
-for row in stored("fairness", "weak", "python scripts/train_parsers.py scores"):
-    print(f"stored, closer looks: {row['name']}: mean F1 {summary(row['seeds'])}")
+for kind in parsers:
+    print(f"by skin tone, {kind}:")
+    both = np.concatenate([matrices[name, kind] for name in sets])
+    group_table(both, {"skin tone": groups["skin tone"]}, common)
+
+# %%
+for kind in parsers:
+    rows = stored("fairness", f"{kind},", "python scripts/train_parsers.py scores", ("mean_f1_low", "mean_f1_high"))
+    ends = {row["name"]: row["seeds"][0] for row in rows}
+    for name in [name.removesuffix(LOW) for name in ends if name.endswith(LOW)]:
+        print(f"stored, closer looks: {name:60} {ends[name + LOW]:5.1f} to {ends[name + HIGH]:5.1f}")
 
 # %% [markdown]
-# The numbers of the darkest rendered skin tones are the ones to stop at.  Is it the tone?  These faces are also dark
-# *in the picture*, brows and hair have little contrast with the skin, and there are few of them in training, where
-# tones above 6 are one face in six.  All three point to the same remedy, more such faces in training, and none excuses
-# the result.  Among the real people compare only groups of ten or more, and their intervals first; those of all 102,
-# with closer looks, are in `docs/results/fairness.md`.
+# **Rendered faces.** For the weak parser the four bands of skin tone are close, and their intervals overlap.  For the
+# supervised one, the darkest band is several points below the others.  Is it the tone?  The band has 14 images, eight
+# of them from the Helen-like world, the hardest; these faces are also dark *in the picture*; and in training tones of 6
+# and more are one face in ten.  A gap like that is the one to follow up: more such faces to test on, and more in
+# training.
+#
+# **Real people.** Compare only groups of ten or more, and their intervals first.  For the weak parser those of women
+# and men just do not overlap; for the supervised one they do.  All 102 people are in `docs/results/fairness.md`.
 #
 # What such a table does **not** show:
 #
@@ -458,7 +482,8 @@ with checking("Exercise 1"):
 # ## Exercise: an interval of your own
 #
 # Write the bootstrap: draw as many images as there are, with replacement, add their matrices, take the mean F1; do it
-# `samples` times and return the 2.5th and the 97.5th percentile.
+# `samples` times and return the 2.5th and the 97.5th percentile.  Draw with
+# `np.random.default_rng(seed).integers(n, size=(samples, n))`, so that the check can repeat your draws.
 
 
 # %% tags=["exercise"]
@@ -474,12 +499,16 @@ def interval(matrices, samples=300, seed=1):
 
 # %% tags=["check"]
 with checking("Exercise 2"):
-    low, high = interval(matrices["celeb-like", "weak"])
-    wanted = np.array(intervals["celeb-like", "weak"].mean_f1)
-    assert low < high, "the lower end first"
-    assert np.abs([low, high] - wanted).max() < 1.5, f"expected about {wanted.round(1)}, got {low:.1f} to {high:.1f}"
-    same = np.repeat(matrices["celeb-like", "weak"][:1], 20, 0)
-    assert np.ptp(interval(same, 20)) < 1e-9, "twenty times the same image: no spread at all"
+    small, large = np.zeros((2, 19, 19), int)
+    small[1, 1], large[1, 0] = 1, 100  # one pixel right; a hundred missed
+    low, high = interval(np.stack([small, large] * 10))
+    assert low < high < 10, "the lower end first, and add the matrices of a draw before F1: no mean of the faces' F1"
+    mine, n = matrices["celeb-like", "weak"], len(matrices["celeb-like", "weak"])
+    draws = np.random.default_rng(1).integers(n, size=(300, n))
+    means = sorted(Scores(mine[draw].sum(0)).mean_f1 for draw in draws)
+    ends = interval(mine)
+    assert means[6] <= ends[0] <= means[8], "the lower end: 2.5 % of the 300 means lie below it"
+    assert means[291] <= ends[1] <= means[293], "the upper end: 2.5 % of the 300 means lie above it"
 
 # %% [markdown]
 # ## What to take along
