@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from wsfp_helpers.accelerator import new_accelerator
 from wsfp_helpers.labels import CELEBAMASK, IGNORE
 from wsfp_helpers.storage import InputError, atomic_path, existing
 
@@ -91,7 +91,7 @@ def fit(
     it to the same result.  Raises :class:`InputError` when the loss is no longer a number or the state is not of this
     network.
     """
-    accelerator = Accelerator()
+    accelerator = new_accelerator("no")
     parameters = _groups(network, config)
     if config.optimiser == "adamw":
         optimiser = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)

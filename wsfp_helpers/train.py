@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from wsfp_helpers import losses
+from wsfp_helpers.accelerator import new_accelerator
 from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.labels import PROMPTS
 from wsfp_helpers.losses import TcdConfig
@@ -184,7 +185,7 @@ def train(
     """
     if config.tcd is not None and vlm is None:
         raise InputError("TCD needs a vision-language model: pass vlm=, or tcd=None for the baseline")
-    accelerator = Accelerator(mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate)
+    accelerator = new_accelerator(config.precision, config.accumulate)
     torch.manual_seed(config.seed)
     projector = None
     if config.tcd is not None:
