@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import wsfp_helpers
+from wsfp_helpers import losses
 from wsfp_helpers.data.base import Faces, WeakFaces
 from wsfp_helpers.labels import PROMPTS, K
 from wsfp_helpers.runs import read_metrics
@@ -115,6 +116,25 @@ def test_choose_takes_present_components_only():
     assert (picked.sum(-1) == torch.tensor([2, 1, 0])).all()
     assert not (picked & ~labels.bool()).any()
     assert picked[:, 0, :3].any(0).all()
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("no", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_vlm_runs_at_the_precision_of_the_run_and_the_losses_do_not(precision, expected, monkeypatch):
+    vlm, seen, given = tiny_vlm(), set(), []
+    vlm.clip.visual.conv1.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+
+    def spied(original):
+        def spy(*args):
+            given.append((original(*args).dtype, torch.is_autocast_enabled("cpu")))
+            return original(*args)
+
+        return spy
+
+    for name in ("contrastive_class_token", "positive_foreground", "negative_foreground", "negative_background"):
+        monkeypatch.setattr(losses, name, spied(getattr(losses, name)))
+    train(tiny_vit(), tiny_faces(), replace(CONFIG, precision=precision, epochs=1), vlm=vlm)
+    assert seen == {expected}
+    assert set(given) == {(torch.float32, False)}
 
 
 KILLED = """

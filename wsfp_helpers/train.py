@@ -7,6 +7,7 @@ order does not depend on the number of processes.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -196,7 +197,7 @@ def train(
     optimiser = torch.optim.AdamW(_parameter_groups(model, config), lr=config.learning_rate(0))
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
     wrapped, optimiser = accelerator.prepare(model, optimiser)
-    objective = Objective(config, vlm)
+    objective = Objective(config, vlm, accelerator.autocast)
 
     data_of = faces if callable(faces) else lambda epoch: faces
     picture_size = vlm.size if vlm is not None else 8
@@ -260,10 +261,18 @@ def train(
 
 
 class Objective:
-    """The loss of a step: base losses of MCTformer+ and Eq. 8-16, with every term for the log."""
+    """The loss of a step: base losses of MCTformer+ and Eq. 8-16, with every term for the log.
 
-    def __init__(self, config: TrainConfig, vlm: VisionLanguageModel | None) -> None:
-        self.config, self.vlm = config, vlm
+    The VLM sees the renders inside ``autocast()``; cosines and losses are float32 at every precision.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        vlm: VisionLanguageModel | None,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
+        self.config, self.vlm, self.autocast = config, vlm, autocast
 
     def __call__(
         self, output: ClassTokenOutput, v_cls: Tensor | None, picture: Tensor, labels: Tensor
@@ -293,9 +302,10 @@ class Objective:
         }
         if tcd.renders:
             rendered = choose(labels, tcd.max_classes_per_image)
-            foreground, background = render(
-                p, picture, rendered, self.vlm, bool(tcd.alpha1 or tcd.beta1), bool(tcd.beta2)
-            )
+            with self.autocast():
+                foreground, background = render(
+                    p, picture, rendered, self.vlm, bool(tcd.alpha1 or tcd.beta1), bool(tcd.beta2)
+                )
             if foreground is not None:
                 terms["pos_ffc"] = losses.positive_foreground(foreground, text, rendered, tcd)
                 terms["neg_ffc"] = losses.negative_foreground(foreground, text, rendered, tcd)
