@@ -108,6 +108,22 @@ def test_render_equals_one_picture_at_a_time():
     torch.testing.assert_close(only[1], background)
 
 
+def test_pieces_equal_one_call_and_are_encoded_again_in_backward(monkeypatch):
+    vlm, pictures, rendered = tiny_vlm(), torch.rand(2, 3, 32, 32), torch.tensor([[True] * 4, [False] + [True] * 3])
+    p, sizes, encode = torch.rand(2, 4, 4, 4, requires_grad=True), [], vlm.encode_image
+    vlm.encode_image = lambda piece: sizes.append(len(piece)) or encode(piece)
+    weights = torch.randn(2, 2, 4, 16)
+    results = []
+    for piece in (14, 5):
+        monkeypatch.setattr("wsfp_helpers.train.PIECE", piece)
+        vectors = torch.stack(render(p, pictures, rendered, vlm))
+        results.append((vectors, *torch.autograd.grad((vectors * weights).sum(), p)))
+    assert results[0][1].abs().sum() > 0
+    torch.testing.assert_close(results[1], results[0], atol=1e-6, rtol=1e-6)
+    assert sizes[:4] == [14, 5, 5, 4]
+    assert sorted(sizes[4:]) == [4, 5, 5]
+
+
 def test_choose_takes_present_components_only():
     labels = torch.tensor([[1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
     assert torch.equal(choose(labels, 0), labels.bool())

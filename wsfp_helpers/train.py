@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -31,6 +32,10 @@ from wsfp_helpers.storage import InputError
 from wsfp_helpers.trunk import to_tensor
 from wsfp_helpers.vit import ClassTokenOutput, MultiClassTokenViT, Projector
 from wsfp_helpers.vlm import VisionLanguageModel
+
+PIECE = 128
+"""Renders that keep their activations at a time: FLIP-B/16 keeps 99 MiB of each, and a full-size step has about 864 of
+them (docs/full_size.md).  The 128 of the embedded preset are one piece, so that nothing is computed twice there."""
 
 
 @dataclass(frozen=True)
@@ -343,13 +348,21 @@ def render(
     shown = F.interpolate(p[image, component][:, None], (vlm.size, vlm.size), mode="bilinear", align_corners=False)
     prepared = vlm.prepare(picture)[image]
     parts = ([prepared * shown] if foreground else []) + ([prepared * (1 - shown)] if background else [])
-    vectors = list(vlm.encode_image(torch.cat(parts)).split(len(image)))
+    vectors = list(_encode(torch.cat(parts), vlm).split(len(image)))
 
     def full() -> Tensor:
         vector = vectors.pop(0)
         return vector.new_zeros(*rendered.shape, vector.shape[-1]).index_put((image, component), vector)
 
     return full() if foreground else None, full() if background else None
+
+
+def _encode(renders: Tensor, vlm: VisionLanguageModel) -> Tensor:
+    """Vectors ``(n, D)`` of ``(n, 3, S, S)`` renders, in pieces of :data:`PIECE` that backward encodes once more."""
+    pieces = renders.split(PIECE)
+    if len(pieces) == 1:
+        return vlm.encode_image(renders)
+    return torch.cat([checkpoint(vlm.encode_image, piece, use_reentrant=False) for piece in pieces])
 
 
 def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
