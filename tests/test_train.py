@@ -2,6 +2,7 @@
 
 import ast
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,7 +20,18 @@ from wsfp_helpers.data.base import Faces, WeakFaces
 from wsfp_helpers.labels import PROMPTS, K
 from wsfp_helpers.runs import read_metrics
 from wsfp_helpers.storage import InputError
-from wsfp_helpers.train import DisFaceRep, Objective, TrainConfig, choose, load_model, preset, render, save_model, train
+from wsfp_helpers.train import (
+    DisFaceRep,
+    Objective,
+    TrainConfig,
+    TrainingSet,
+    choose,
+    load_model,
+    preset,
+    render,
+    save_model,
+    train,
+)
 from wsfp_helpers.vit import MultiClassTokenViT, Projector
 from wsfp_helpers.vlm import VisionLanguageModel, WordTokenizer
 
@@ -177,20 +189,54 @@ def test_resume_after_kill_9_is_bit_identical(tmp_path):
     assert [row["step"] for row in rows[0]] == [1, 2, 3, 4, 5, 6]
 
 
+class Stop(Exception):
+    """Ends a training before its end."""
+
+
+def stop(step, terms):
+    """Stop in the middle of the second epoch."""
+    if step == 4:
+        raise Stop
+
+
 def test_ema_and_accumulation_resume_too(tmp_path):
     config = replace(CONFIG, ema=0.9, accumulate=2, batch_size=2, clip=1.0, save_every=1)
     whole = train(tiny_vit(), tiny_faces(), config, vlm=tiny_vlm())
-
-    class Stop(Exception):
-        pass
-
-    def stop(step, terms):
-        if step == 4:
-            raise Stop
-
     with pytest.raises(Stop):
         train(tiny_vit(), tiny_faces(), config, tmp_path, tiny_vlm(), stop)
     assert same(train(tiny_vit(3), tiny_faces(), config, tmp_path, tiny_vlm()), whole)
+
+
+@pytest.mark.parametrize(("augmentation", "workers"), [("jitter", 0), ("mctformer", 0), ("mctformer", 2)])
+def test_augmented_training_resumes_whatever_the_number_of_workers(augmentation, workers, tmp_path):
+    config = replace(CONFIG, augmentation=augmentation, save_every=1)
+    whole = train(tiny_vit(), tiny_faces(), config, vlm=tiny_vlm())
+    config = replace(config, workers=workers)
+    with pytest.raises(Stop):
+        train(tiny_vit(), tiny_faces(), config, tmp_path, tiny_vlm(), stop)
+    assert same(train(tiny_vit(3), tiny_faces(), config, tmp_path, tiny_vlm()), whole)
+
+
+@pytest.mark.parametrize("augmentation", ["jitter", "mctformer"])
+def test_augmentation_depends_on_seed_epoch_and_index_alone(augmentation):
+    tiny = tiny_faces(2)
+    faces = WeakFaces("twins", tiny.ids, lambda key: tiny.image(0), tiny.labels)
+
+    def picture(epoch, index, seed=0):
+        return TrainingSet(faces, tiny_vit(), 32, augmentation, seed)[epoch, index]["input"]
+
+    def generators():
+        numpy = np.random.get_state()  # noqa: NPY002
+        return random.getstate(), numpy[1].tolist(), numpy[2], torch.get_rng_state().tolist()
+
+    data = TrainingSet(faces, tiny_vit(), 32, augmentation)
+    before = generators()
+    first = data[0, 0]["input"]
+    assert generators() == before
+    random.seed(5)
+    assert torch.equal(first, picture(0, 0))
+    for other in (picture(1, 0), picture(0, 1), picture(0, 0, seed=1)):
+        assert not torch.equal(first, other)
 
 
 def test_accumulated_micro_batches_equal_one_batch():
@@ -206,10 +252,10 @@ PROCESSES = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_train import CONFIG, tiny_faces, tiny_vit, tiny_vlm, train
+from test_train import CONFIG, replace, tiny_faces, tiny_vit, tiny_vlm, train
 run = Path({run!r})
 run.mkdir(exist_ok=True)
-train(tiny_vit(drop_path=0.0), tiny_faces(), CONFIG, run, tiny_vlm())
+train(tiny_vit(drop_path=0.0), tiny_faces(), replace(CONFIG, augmentation="mctformer"), run, tiny_vlm())
 """
 
 

@@ -1,13 +1,14 @@
 """The one training loop of stages 2-3: MCTformer+ with or without CCD's pictures and TCD's losses (paper 3.2-3.4).
 
 It is given ``WeakFaces``: pictures and image-level labels, and no way to a label map.  Everything random is a pure
-function of (seed, step), so a run that was killed goes on bit for bit where its last checkpoint was, and the data
-order does not depend on the number of processes.
+function of (seed, step), or in an augmentation of (seed, epoch, picture): a run that was killed goes on bit for bit
+where its last checkpoint was, and order and augmentation do not depend on the number of processes or workers.
 """
 
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -111,13 +112,14 @@ class DisFaceRep(nn.Module):
 class TrainingSet(Dataset):
     """What a training step needs of each picture: ViT input, picture for the VLM in [0, 1], labels ``(K,)``.
 
+    An item is asked for by its epoch and index, on which and on ``seed`` its augmentation depends, and on nothing else.
     Trunk features are read once into memory (0.3 MB a picture); pictures are read when they are needed.
     """
 
     def __init__(
-        self, faces: WeakFaces, vit: MultiClassTokenViT, picture_size: int, augmentation: str = "none"
+        self, faces: WeakFaces, vit: MultiClassTokenViT, picture_size: int, augmentation: str = "none", seed: int = 0
     ) -> None:
-        self.faces, self.picture_size, self.size = faces, picture_size, vit.size
+        self.faces, self.picture_size, self.seed = faces, picture_size, seed
         self.features = None
         self.augment: Callable = lambda picture: picture
         if vit.frozen_blocks:
@@ -130,11 +132,13 @@ class TrainingSet(Dataset):
     def __len__(self) -> int:
         return len(self.faces)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = place
         labels = torch.from_numpy(self.faces.labels[index].astype(np.float32))
         if self.features is not None:
             return {"input": self.features[index].float(), "picture": self.small[index].float() / 255, "labels": labels}
-        picture = self.augment(self.faces.image(index))
+        with _seeded(_mix(self.seed, epoch, index)):
+            picture = self.augment(self.faces.image(index))
         return {"input": self._vit_inputs([picture])[0], "picture": self._small(picture) / 255, "labels": labels}
 
     def _small(self, picture: np.ndarray) -> Tensor:
@@ -154,6 +158,22 @@ class _Pictures:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self.faces.image(i) for i in range(len(self.faces)))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Start all three generators that augmentations draw from at ``seed``, and put them back at the end."""
+    # timm draws from the global generators of Python and NumPy and takes no other.
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPU's generator, too
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _augmentation(name: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -224,7 +244,7 @@ def train(
     data, bar = None, tqdm(total=last, initial=step, desc="training", unit="step", disable=not main)
     for epoch in range(step // steps_per_epoch, config.epochs):
         if data is None or callable(faces):
-            data = TrainingSet(data_of(epoch), vit, picture_size, config.augmentation)
+            data = TrainingSet(data_of(epoch), vit, picture_size, config.augmentation, config.seed)
         for batches in _epoch(data, config, epoch, step - epoch * steps_per_epoch, accelerator):
             lr = config.learning_rate(step / steps_per_epoch)
             for group in optimiser.param_groups:
@@ -388,8 +408,9 @@ def _epoch(
     start = accelerator.process_index * share
     batches = [order[i : i + size][start : start + share] for i in range(0, len(order) - size + 1, size)]
     batches = batches[done * config.accumulate : len(batches) // config.accumulate * config.accumulate]
+    places = [[(epoch, index) for index in batch] for batch in batches]
     loader = DataLoader(
-        data, batch_sampler=batches, num_workers=config.workers, pin_memory=accelerator.device.type == "cuda"
+        data, batch_sampler=places, num_workers=config.workers, pin_memory=accelerator.device.type == "cuda"
     )
     group = []
     for batch in loader:
