@@ -283,6 +283,7 @@ def test_learning_rate_schedule():
     assert config.learning_rate(6) == pytest.approx((1.0 + 0.2) / 2)
     assert config.learning_rate(10) == pytest.approx(0.2)
     assert preset("mctformer").learning_rate(5) == pytest.approx(5e-4 * 32 / 512)
+    assert replace(preset("mctformer"), batch_size=8, accumulate=4).learning_rate(5) == pytest.approx(5e-4 * 32 / 512)
     assert preset("paper").learning_rate(5) == pytest.approx(5e-6)
 
 

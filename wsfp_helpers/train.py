@@ -43,7 +43,8 @@ them (docs/full_size.md).  The 128 of the embedded preset are one piece, so that
 class TrainConfig:
     """One training run.  ``tcd=None`` is the baseline, MCTformer+.
 
-    ``lr_scaling="linear512"`` multiplies ``lr`` by the global batch / 512 (the parent's way).  ``min_lr``,
+    ``batch_size`` is that of all processes together, of which ``accumulate`` make an optimiser step.
+    ``lr_scaling="linear512"`` multiplies ``lr`` by the pictures of a step / 512 (the parent's way).  ``min_lr``,
     ``warmup_lr`` and ``warmup_epochs`` shape the cosine.  ``backbone_lr`` is a factor on the rate of all but the patch
     head and the projector (1 in the parent).  ``precision`` is accelerate's.  ``clip`` is a gradient norm
     (0: off), ``ema`` a decay (0: off).  ``augmentation`` acts on pictures only, never on cached features.
@@ -72,7 +73,7 @@ class TrainConfig:
 
     def learning_rate(self, epoch: float) -> float:
         """Learning rate at a fractional epoch: linear warm-up, then a cosine to ``min_lr``."""
-        scale = self.batch_size / 512 if self.lr_scaling == "linear512" else 1.0
+        scale = self.batch_size * self.accumulate / 512 if self.lr_scaling == "linear512" else 1.0
         if epoch < self.warmup_epochs:
             return self.warmup_lr + (self.lr * scale - self.warmup_lr) * epoch / self.warmup_epochs
         progress = (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1)
