@@ -14,8 +14,9 @@ def open_dataset(name: str, root: str | Path | None = None, split: str | None = 
 
     ``root`` is the folder of the user's own copy; only ``synthfaces`` and ``frl-london`` do without.  ``split`` is
     ``celeb/train`` and so on for ``synthfaces`` and ``train``, ``val`` or ``test`` for ``celebamask``, ``lapa`` and
-    ``helen``, each with a default; ``train-3820`` takes that many images of CelebAMask-HQ, evenly spread, as the
-    paper does.  Raises :class:`InputError` for an unknown name or split, and a missing folder or file.
+    ``helen``, each with a default; ``train-3820`` takes that many images of CelebAMask-HQ, evenly spread, on
+    which the paper evaluates pseudo masks (4.1.1).  Raises :class:`InputError` for an unknown name or split, and a
+    missing folder or file.
     """
     if name not in NAMES:
         raise InputError(f"unknown data set {name!r}: expected one of {', '.join(NAMES)}")

@@ -35,7 +35,7 @@ def celebamask(
     """One split of CelebAMask-HQ: pictures as they are (1024 x 1024), label maps 512 x 512.
 
     A class has label 1 when its part file is there and not empty; the table is computed once and cached.  ``subset``
-    takes that many images, evenly spread (:func:`uniform_subset`; the paper trains on 3,820).  Raises
+    takes that many images, evenly spread (:func:`uniform_subset`; the paper evaluates pseudo masks on 3,820).  Raises
     :class:`InputError` when files are missing, or the three splits do not have ``counts`` images.
     """
     root = Path(root)
