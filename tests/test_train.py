@@ -32,6 +32,7 @@ from wsfp_helpers.train import (
     save_model,
     train,
 )
+from wsfp_helpers.trunk import IMAGENET_MEAN, IMAGENET_STD
 from wsfp_helpers.vit import MultiClassTokenViT, Projector
 from wsfp_helpers.vlm import VisionLanguageModel, WordTokenizer
 
@@ -300,12 +301,45 @@ def test_faces_may_change_with_the_epoch():
     assert sorted(set(seen)) == [0, 1]
 
 
-@pytest.mark.parametrize("augmentation", ["jitter", "mctformer"])
-def test_augmentations_run(augmentation):
-    config = replace(CONFIG, augmentation=augmentation, tcd=None, epochs=1)
-    assert not same(
-        train(tiny_vit(), tiny_faces(), config), train(tiny_vit(), tiny_faces(), replace(config, augmentation="none"))
-    )
+def test_jitter_changes_the_light_only():
+    faces, vit = tiny_faces(1), tiny_vit()
+    plain, jittered = (TrainingSet(faces, vit, 32, name)[0, 0] for name in ("none", "jitter"))
+    assert torch.equal(plain["labels"], jittered["labels"])
+    assert not torch.equal(plain["input"], jittered["input"])
+    assert torch.stack([plain["input"].flatten(), jittered["input"].flatten()]).corrcoef()[0, 1] > 0.9
+
+
+def test_mctformer_augmentation_is_the_parents_recipe():
+    """At the ViT's own size, RandAugment filled with ImageNet's mean colour, a quarter of the pictures erased."""
+    black = WeakFaces("black", ["0"], lambda key: np.zeros((50, 70, 3), np.uint8), tiny_faces(1).labels)
+    data = TrainingSet(black, tiny_vit(size=96), 32, "mctformer")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    pictures = [data[epoch, 0]["input"] * std + mean for epoch in range(200)]
+    assert {picture.shape for picture in pictures} == {(3, 96, 96)}
+    erased = [bool((picture < -0.01).any() and (picture > 1.01).any()) for picture in pictures]
+    assert 0.15 < np.mean(erased) < 0.35
+    fill = torch.tensor([124.0, 116.0, 104.0]).view(3, 1, 1)
+    assert any(((picture * 255 - fill).abs() < 0.1).all(0).any() for picture in pictures)
+
+
+def test_mctformer_augmentation_survives_its_largest_magnitude(monkeypatch):
+    """A draw of 10 comes once in some hundred pictures; a picture posterised to 0 bits would end the training."""
+    monkeypatch.setattr("random.gauss", lambda mean, deviation: 10.0)
+    data = TrainingSet(tiny_faces(1), tiny_vit(), 32, "mctformer")
+    for epoch in range(40):
+        assert data[epoch, 0]["input"].isfinite().all()
+
+
+def test_mctformer_augmentation_exchanges_the_labels_of_a_mirrored_picture(monkeypatch):
+    faces = tiny_faces(1)
+    data, labels = TrainingSet(faces, tiny_vit(), 32, "mctformer"), faces.labels[0].tolist()
+    exchanged = faces.labels[0][faces.scheme.flip_components].tolist()
+    assert exchanged != labels
+    items = [data[epoch, 0] for epoch in range(40)]
+    monkeypatch.setattr("wsfp_helpers.train.flip_image", lambda picture: picture)
+    mirrored = [not torch.equal(item["input"], data[epoch, 0]["input"]) for epoch, item in enumerate(items)]
+    assert 10 < sum(mirrored) < 30
+    assert [item["labels"].tolist() for item in items] == [exchanged if each else labels for each in mirrored]
 
 
 def test_bad_input(tmp_path):

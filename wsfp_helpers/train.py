@@ -26,11 +26,11 @@ from tqdm.auto import tqdm
 from wsfp_helpers import losses
 from wsfp_helpers.accelerator import new_accelerator
 from wsfp_helpers.data.base import WeakFaces
-from wsfp_helpers.labels import PROMPTS
+from wsfp_helpers.labels import PROMPTS, Scheme, flip_image
 from wsfp_helpers.losses import TcdConfig
 from wsfp_helpers.runs import append_metrics, load_weights, save_weights
 from wsfp_helpers.storage import InputError
-from wsfp_helpers.trunk import to_tensor
+from wsfp_helpers.trunk import IMAGENET_MEAN, IMAGENET_STD, normalise, to_tensor
 from wsfp_helpers.vit import ClassTokenOutput, MultiClassTokenViT, Projector
 from wsfp_helpers.vlm import VisionLanguageModel
 
@@ -120,31 +120,31 @@ class TrainingSet(Dataset):
     def __init__(
         self, faces: WeakFaces, vit: MultiClassTokenViT, picture_size: int, augmentation: str = "none", seed: int = 0
     ) -> None:
-        self.faces, self.picture_size, self.seed = faces, picture_size, seed
+        self.faces, self.size, self.picture_size, self.seed = faces, vit.size, picture_size, seed
         self.features = None
-        self.augment: Callable = lambda picture: picture
         if vit.frozen_blocks:
             self.features = vit.inputs(_Pictures(faces))
-            self.small = torch.stack([self._small(faces.image(i)) for i in range(len(faces))])
+            self.small = torch.stack([self._small(to_tensor([faces.image(i)])) for i in range(len(faces))])
         else:
-            self._vit_inputs = vit.inputs
-            self.augment = _augmentation(augmentation)
+            self.augment = _augmentation(augmentation, vit.size, faces.scheme)
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:
         epoch, index = place
-        labels = torch.from_numpy(self.faces.labels[index].astype(np.float32))
+        labels = self.faces.labels[index]
         if self.features is not None:
-            return {"input": self.features[index].float(), "picture": self.small[index].float() / 255, "labels": labels}
-        with _seeded(_mix(self.seed, epoch, index)):
-            picture = self.augment(self.faces.image(index))
-        return {"input": self._vit_inputs([picture])[0], "picture": self._small(picture) / 255, "labels": labels}
+            inputs, small = self.features[index].float(), self.small[index]
+        else:
+            with _seeded(_mix(self.seed, epoch, index)):
+                picture, labels = self.augment(self.faces.image(index), labels)
+            inputs, small = normalise(picture, self.size)[0], self._small(picture)
+        return {"input": inputs, "picture": small / 255, "labels": torch.from_numpy(labels.astype(np.float32))}
 
-    def _small(self, picture: np.ndarray) -> Tensor:
+    def _small(self, picture: Tensor) -> Tensor:
         size = (self.picture_size, self.picture_size)
-        small = F.interpolate(to_tensor([picture]), size, mode="bicubic", antialias=True)[0]
+        small = F.interpolate(picture, size, mode="bicubic", antialias=True)[0]
         return (small.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -177,23 +177,40 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)  # noqa: NPY002
 
 
-def _augmentation(name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Augmentation of pictures ``(H, W, 3)`` uint8; none of them mirrors, for labels name sides."""
+def _augmentation(
+    name: str, size: int, scheme: Scheme
+) -> Callable[[np.ndarray, np.ndarray], tuple[Tensor, np.ndarray]]:
+    """From a picture ``(H, W, 3)`` uint8 and labels ``(K,)`` to a picture ``(1, 3, h, w)`` in [0, 1] and labels.
+
+    ``"mctformer"`` is the parent's recipe (design notes 1.7) at ``size`` pixels, but a mirrored picture has its left
+    and right labels exchanged (1.9).  The noise of an erased rectangle may leave [0, 1].
+    """
     from PIL import Image
 
     if name == "none":
-        return lambda picture: picture
+        return lambda picture, labels: (to_tensor([picture]), labels)
     if name == "jitter":
         from torchvision.transforms import ColorJitter
 
-        change = ColorJitter(0.3, 0.3, 0.3)
-    else:
-        from timm.data.auto_augment import rand_augment_transform
-        from torchvision.transforms import Compose, InterpolationMode, RandomResizedCrop
+        jitter = ColorJitter(0.3, 0.3, 0.3)
+        return lambda picture, labels: (to_tensor([np.array(jitter(Image.fromarray(picture)))]), labels)
+    from timm.data import create_transform
 
-        crop = RandomResizedCrop(448, (0.08, 1.0), (3 / 4, 4 / 3), InterpolationMode.BICUBIC)
-        change = Compose([crop, rand_augment_transform("rand-m9-mstd0.5-inc1", {})])
-    return lambda picture: np.array(change(Image.fromarray(picture)))
+    # Without timm's flip, which would leave the labels as they are.
+    change = create_transform(
+        size, is_training=True, hflip=0.0, auto_augment="rand-m9-mstd0.5-inc1", interpolation="bicubic",
+        re_prob=0.25, re_mode="pixel",
+    )  # fmt: skip
+    # Magnitudes are drawn from 0 to 10.  At 10 timm leaves 0 bits, which Pillow refuses; at 9, as at 9.99, it leaves 1.
+    next(op for op in change.transforms[1].ops if op.name == "PosterizeIncreasing").magnitude_max = 9
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+
+    def recipe(picture: np.ndarray, labels: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        if random.random() < 0.5:
+            picture, labels = flip_image(picture), labels[scheme.flip_components]
+        return (change(Image.fromarray(picture)) * std + mean)[None], labels
+
+    return recipe
 
 
 def train(
