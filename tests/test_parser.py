@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wsfp_helpers import augment as aug
@@ -456,6 +456,30 @@ def test_bad_checkpoints_are_named(parser, tmp_path):
     path.write_bytes(whole)
     with pytest.raises(InputError, match="trained on the trunk tiny, this one is other"):
         module.load_parser(path, parser.trunk)
+
+
+def test_large_variances_survive_the_file_and_large_kernels_are_refused(tmp_path):
+    path = tmp_path / "p.safetensors"
+    network, again = (nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)) for _ in range(2))
+    with torch.no_grad():
+        network[0].weight.fill_(0.1)
+        network[0].bias.fill_(0.1)
+        network[1].running_var.fill_(1e6)
+        network[1].num_batches_tracked.fill_(123_457)
+    segment.save_network(path, network, {})
+    assert load_file(path)["0.weight"].dtype == torch.float16
+    segment.load_weights(path, again)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-3 if name == "0.weight" else 0, atol=0)
+    before = path.read_bytes()
+    for wrong, place in ((7e4, network[0].weight), (torch.nan, network[1].bias)):
+        with torch.no_grad():
+            place[0] = wrong
+        with pytest.raises(InputError, match="not finite"):
+            segment.save_network(path, network, {})
+        with torch.no_grad():
+            place[0] = 0
+    assert path.read_bytes() == before
 
 
 def test_weights_that_do_not_fit_the_network_are_named(parser, tmp_path):

@@ -154,8 +154,21 @@ def _resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) ->
 
 
 def save_network(path: str | Path, network: nn.Module, facts: dict) -> None:
-    """Write the weights at half precision as safetensors, with ``facts`` (JSON) in the header; atomically."""
-    weights = {name: value.detach().cpu().half().contiguous() for name, value in network.state_dict().items()}
+    """Write the weights as safetensors, kernels and matrices at half precision, with ``facts`` (JSON) in the header.
+
+    Atomic.  Raises :class:`InputError` naming the first weight that is not finite, or not at half precision.
+    """
+    # What has one number a channel and the statistics of batch norms may exceed 65,504, and take no room.
+    halved = {name for name, parameter in network.named_parameters() if parameter.ndim > 1}
+    weights = {}
+    for name, value in network.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        weights[name] = value.half() if name in halved else value
+        if not weights[name].isfinite().all():
+            raise InputError(
+                f"{path} was not written: {name} has values that are not finite at half precision (infinite, or beyond "
+                f"65,504); did the training diverge?"
+            )
     with atomic_path(path) as part:
         save_file(weights, part, {"wsfp": json.dumps(facts)})
 
