@@ -32,6 +32,7 @@ from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parser import ASSETS, SHIPPED, Parser, load_parser, make_copies, train_parser
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.results import group_rows, scored_rows, write_results
+from wsfp_helpers.segment import remove_state
 from wsfp_helpers.storage import atomic_path, exit_on_bad_input
 from wsfp_helpers.tables import groups_of, photographs, scored, scores_of
 from wsfp_helpers.trunk import load_trunk
@@ -58,9 +59,8 @@ def train(kind: str, fcams: Path | None, seed: int) -> Path:
 
         copies = make_copies(weak, cache(target), config, trunk)
         targets = "FCAMs of SynthFaces-19 celeb/train from image-level labels, with the boxes that CCD accepts"
-    network, losses = train_parser(
-        copies, config, seed=seed, folder=cache_dir() / "parsers" / f"{kind}-seed{seed}", desc=kind
-    )
+    folder = cache_dir() / "parsers" / f"{kind}-seed{seed}"
+    network, losses = train_parser(copies, config, seed=seed, folder=folder, desc=kind)
     facts = {
         "targets": targets,
         "command": shlex.join(["python", "scripts/train_parsers.py", *sys.argv[1:]]),
@@ -69,6 +69,7 @@ def train(kind: str, fcams: Path | None, seed: int) -> Path:
         "last_loss": float(np.mean(losses[-50:])),
     }
     Parser(network, trunk, config, facts).save(SHIPPED[kind])
+    remove_state(folder)
     return SHIPPED[kind]
 
 

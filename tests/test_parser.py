@@ -16,6 +16,7 @@ from wsfp_helpers.augment import PLAIN, WITH_MASKS, AugmentConfig
 from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, IGNORE, flip_image
 from wsfp_helpers.parser import LightParser, Looks, Parser, ParserConfig, Sight
+from wsfp_helpers.runs import read_metrics
 from wsfp_helpers.segment import FitConfig
 from wsfp_helpers.storage import InputError
 
@@ -259,14 +260,18 @@ def test_an_interrupted_training_goes_on_to_the_same_result(tmp_path):
             return super().batch_at(step, *rest)
 
     with pytest.raises(KeyboardInterrupt):
-        stops = Stops(copies.pictures, copies.targets, copies.tokens)
-        module.train_parser(stops, SMALL, seed=3, folder=tmp_path / "run")
+        module.train_parser(Stops(*vars(copies).values()), SMALL, seed=3, folder=tmp_path / "run")
     assert (tmp_path / "run" / "state.pt").exists()
     resumed, again = module.train_parser(copies, SMALL, seed=3, folder=tmp_path / "run")
     assert again == losses
     for name, value in straight.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=0, rtol=0)
-    assert not (tmp_path / "run" / "state.pt").exists()
+    assert [row["loss"] for row in read_metrics(tmp_path / "run")] == losses
+    finished, again = module.train_parser(Stops(*vars(copies).values()), SMALL, seed=3, folder=tmp_path / "run")
+    assert again == losses
+    torch.testing.assert_close(finished.state_dict(), straight.state_dict(), atol=0, rtol=0)
+    segment.remove_state(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]
 
 
 def test_a_state_of_another_training_is_refused(tmp_path):

@@ -15,6 +15,7 @@ from wsfp_helpers.fcam import FcamConfig
 from wsfp_helpers.parser import load_parser
 from wsfp_helpers.profiles import Source, profile
 from wsfp_helpers.pseudo import write_pseudo_labels
+from wsfp_helpers.runs import read_metrics
 from wsfp_helpers.storage import InputError, read_label_map, write_index_png
 from wsfp_helpers.train import DisFaceRep, save_model
 
@@ -106,6 +107,28 @@ def test_maps_pseudo_labels_and_parser_follow(trained, tiny, tmp_path, monkeypat
     path = pipeline.run_parser(tiny, labels, tmp_path / "parser")
     label_map, _ = load_parser(path).predict(faces.image(0))
     assert label_map.shape == (160, 160)
+    assert [row["step"] for row in read_metrics(path.parent)] == [1, 2]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["config.json", "metrics.jsonl", "parser.safetensors"]
+    monkeypatch.setattr(pipeline, "train_parser", None)  # a finished run does not train again
+    assert pipeline.run_parser(tiny, labels, tmp_path / "parser") == path
+    with pytest.raises(InputError, match="seed = 0, this one has 1"):
+        pipeline.run_parser(tiny, labels, tmp_path / "parser", seed=1)
+
+
+def test_a_parser_whose_file_could_not_be_written_is_not_trained_again(tiny, tmp_path, monkeypatch):
+    for key in tiny.faces("train").ids:
+        write_index_png(tmp_path / "labels" / f"{key}.png", np.ones((160, 160), np.uint8), PALETTE)
+
+    def full(self, path):
+        raise InputError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Parser, "save", full)
+        with pytest.raises(InputError, match="no space left"):
+            pipeline.run_parser(tiny, tmp_path / "labels", tmp_path / "parser")
+    lines = (tmp_path / "parser" / "metrics.jsonl").read_text()
+    assert pipeline.run_parser(tiny, tmp_path / "labels", tmp_path / "parser").exists()
+    assert (tmp_path / "parser" / "metrics.jsonl").read_text() == lines
 
 
 def test_a_run_that_did_not_end_has_no_model(trained, tmp_path):

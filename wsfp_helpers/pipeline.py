@@ -22,7 +22,7 @@ from wsfp_helpers.fcam import FcamConfig
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parser import Parser, make_copies, train_parser
 from wsfp_helpers.profiles import ModelConfig, Profile, Source, load_vlm, profile
-from wsfp_helpers.segment import save_network
+from wsfp_helpers.segment import remove_state, save_network
 from wsfp_helpers.storage import InputError, existing, read_json, read_label_map
 from wsfp_helpers.train import load_model, train
 from wsfp_helpers.trunk import load_trunk
@@ -157,7 +157,10 @@ def run_fcam(run: str | Path, out: str | Path, part: str = "train", shard: tuple
 
 
 def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int = 0) -> Path:
-    """Train the parser of a profile on a folder of pseudo labels, ``labels/ID.png``; returns its file in ``out``."""
+    """Train the parser of a profile on a folder of pseudo labels, ``labels/ID.png``; returns its file in ``out``.
+
+    A finished run is left as it is.  Raises :class:`InputError` when a label is missing or ``out`` is of another run.
+    """
     faces, labels = config.faces("train").weak(), existing(labels, "folder of pseudo labels")
     missing = [key for key in faces.ids if not (labels / f"{key}.png").exists()]
     if missing:
@@ -171,14 +174,15 @@ def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int =
         return read_label_map(labels / f"{faces.ids[index]}.png", len(CELEBAMASK))
 
     path = out / "parser.safetensors"
-    if isinstance(config.parser, DeepLabConfig):
-        network = build_network(config.parser.network).to(device())
-        train_deeplab(network, faces, target, config.parser, seed=seed, folder=out)
-        save_network(path, network, {"network": config.parser.network, "labels": str(labels)})
-    else:
-        trunk = load_trunk()
-        network, _ = train_parser(
-            make_copies(faces, target, config.parser, trunk), config.parser, seed=seed, folder=out
-        )
-        Parser(network, trunk, config.parser, {"labels": str(labels), "seed": seed}).save(path)
+    if not path.exists():
+        if isinstance(config.parser, DeepLabConfig):
+            network = build_network(config.parser.network).to(device())
+            train_deeplab(network, faces, target, config.parser, seed=seed, folder=out)
+            save_network(path, network, {"network": config.parser.network, "labels": str(labels)})
+        else:
+            trunk = load_trunk()
+            copies = make_copies(faces, target, config.parser, trunk)
+            network, _ = train_parser(copies, config.parser, seed=seed, folder=out)
+            Parser(network, trunk, config.parser, {"labels": str(labels), "seed": seed}).save(path)
+    remove_state(out)
     return path

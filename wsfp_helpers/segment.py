@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.accelerator import new_accelerator
 from wsfp_helpers.labels import CELEBAMASK, IGNORE
+from wsfp_helpers.runs import append_metrics
 from wsfp_helpers.storage import InputError, atomic_path, existing
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
@@ -87,9 +88,10 @@ def fit(
 ) -> list[float]:
     """Train ``network`` in place and return the loss of every step; ``batch_at(step)`` must depend on the step only.
 
-    With ``folder`` the state is kept there every ``config.save_every`` steps, and an interrupted training goes on from
-    it to the same result.  Raises :class:`InputError` when the loss is no longer a number or the state is not of this
-    network.
+    With ``folder`` every step is a line of its ``metrics.jsonl``, and the state is kept there every
+    ``config.save_every`` steps and at the end: an interrupted training goes on from it to the same result, and a
+    finished one ends at once, until the caller has saved its result and calls :func:`remove_state`.  Raises
+    :class:`InputError` when the loss is no longer a number or the state is not of this network.
     """
     accelerator = new_accelerator("no")
     parameters = _groups(network, config)
@@ -97,7 +99,9 @@ def fit(
         optimiser = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
     else:
         optimiser = torch.optim.SGD(parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    state = Path(folder) / "state.pt" if folder is not None else None
+    state = _state(folder) if folder is not None else None
+    if state is not None:
+        state.parent.mkdir(parents=True, exist_ok=True)
     losses = _resume(state, network, optimiser) if state is not None and state.exists() else []
     network, optimiser = accelerator.prepare(network, optimiser)
     weight = weight.to(accelerator.device) if weight is not None else None
@@ -120,12 +124,21 @@ def fit(
         if not np.isfinite(losses[-1]):
             raise InputError(f"the loss is {losses[-1]} at step {step}: lower the learning rate (now {config.lr})")
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-        if state is not None and (step + 1) % config.save_every == 0:
-            _save_state(state, accelerator.unwrap_model(network), optimiser, losses)
+        if state is not None:
+            append_metrics(folder, {"step": step + 1, "lr": rates[0] * factor, "loss": losses[-1]})
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                _save_state(state, accelerator.unwrap_model(network), optimiser, losses)
     network.eval()
-    if state is not None:
-        state.unlink(missing_ok=True)
     return losses
+
+
+def remove_state(folder: str | Path) -> None:
+    """Remove the state that :func:`fit` keeps in ``folder``: for the caller, when the result is on disk."""
+    _state(folder).unlink(missing_ok=True)
+
+
+def _state(folder: str | Path) -> Path:
+    return Path(folder) / "state.pt"
 
 
 def _groups(network: nn.Module, config: FitConfig) -> list[dict]:
