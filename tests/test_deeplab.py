@@ -189,9 +189,9 @@ def test_the_converter_names_the_array_that_does_not_fit(tmp_path, fault):
 def test_a_crop_is_padded_with_the_mean_colour_and_255():
     picture = np.full((20, 30, 3), 200, np.uint8)
     target = np.full((20, 30), CELEBAMASK.index("l_eye"), np.uint8)
-    seen = set()
+    config, seen = DeepLabConfig(size=30, crop=40, scale=(1, 1)), set()
     for seed in range(8):
-        image, labels = deeplab.random_crop(picture, target, np.random.default_rng(seed), 40)
+        image, labels = deeplab.random_crop(picture, target, np.random.default_rng(seed), config)
         assert image.shape == (3, 40, 40) and labels.shape == (40, 40)
         inside = labels != IGNORE
         assert inside.sum() == 600 and (image[:, ~inside] == 0).all() and (image[:, inside] != 0).all()
@@ -203,11 +203,23 @@ def test_a_crop_of_a_larger_picture_keeps_picture_and_target_together():
     ramp = np.tile(np.arange(200, dtype=np.uint8), (100, 1))
     picture, target = np.stack([ramp] * 3, -1), (ramp // 20).astype(np.uint8)
     for seed in range(6):
-        image, labels = deeplab.random_crop(picture, target, np.random.default_rng(seed), 64, (0.8, 1.2))
+        config = DeepLabConfig(size=200, crop=64, scale=(0.8, 1.2))
+        image, labels = deeplab.random_crop(picture, target, np.random.default_rng(seed), config)
         grey = image[0] * deeplab.IMAGENET_STD[0] + deeplab.IMAGENET_MEAN[0]
         expected = (grey * 255 / 20).floor().long()
         back = torch.from_numpy(CELEBAMASK.flip)[labels] if grey[0, 0] > grey[0, -1] else labels
         assert (expected == back).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("side", [512, 1024])
+def test_a_crop_of_the_papers_size_shows_most_of_a_face_whatever_the_pictures_size(side):
+    target = np.zeros((side, side), np.uint8)
+    target[side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 1
+    picture, rng = target[..., None].repeat(3, 2) * 200, np.random.default_rng(0)
+    for _ in range(8):
+        image, labels = deeplab.random_crop(picture, target, rng, DeepLabConfig())
+        assert image.shape == (3, 448, 448) and 0.7**2 * 224**2 * 0.95 < (labels == 1).sum() < 1.3**2 * 224**2 * 1.05
+        assert ((image[0] > 0) == (labels == 1)).float().mean() > 0.98
 
 
 def test_training_reaches_every_part_but_the_frozen_ones():
@@ -217,7 +229,7 @@ def test_training_reaches_every_part_but_the_frozen_ones():
     torch.manual_seed(0)
     network = DeepLab(19, Tiny(), width=8)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    config = DeepLabConfig(crop=24, fit=FitConfig(steps=2, batch=2, lr=0.1, head_factor=10))
+    config = DeepLabConfig(size=24, crop=24, fit=FitConfig(steps=2, batch=2, lr=0.1, head_factor=10))
     losses = deeplab.train_deeplab(network, faces, lambda i: np.full((24, 24), i, np.uint8), config)
     assert len(losses) == 2 and np.isfinite(losses).all()
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
