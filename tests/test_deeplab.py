@@ -11,6 +11,7 @@ from wsfp_helpers import deeplab
 from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.deeplab import DeepLab, DeepLabConfig, ResNet38
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, IGNORE
+from wsfp_helpers.profiles import profile
 from wsfp_helpers.segment import FitConfig
 from wsfp_helpers.storage import InputError
 
@@ -172,6 +173,29 @@ def test_the_converter_checks_the_sum_and_fills_every_weight(tmp_path):
     np.testing.assert_array_equal(state["blocks.2a.shortcut.weight"], arrays["arg:res2a_branch1_weight"])
     np.testing.assert_array_equal(state["bn.running_var"], arrays["aux:bn7_moving_var"])
     np.testing.assert_array_equal(state["blocks.2a.bn_a.bias"], arrays["arg:bn2a_branch2a_beta"])
+
+
+def test_the_papers_parser_starts_from_the_converted_backbone(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSFP_DATA", str(tmp_path))
+    monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(deeplab, "ResNet38", Tiny)
+    config = profile("paper").parser
+    with pytest.raises(InputError, match=r"resnet38_a1\.safetensors below \$WSFP_DATA"):
+        config.build()
+    arrays = tiny_arrays(np.random.default_rng(0))
+    (tmp_path / "a.params").write_bytes(mxnet_bytes(arrays))
+    deeplab.convert_mxnet(tmp_path / "a.params", tmp_path / config.weights, md5=None)
+    network, again, other = (config.build(seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(network.backbone.stem.weight.detach(), arrays["arg:conv1a_weight"])
+    np.testing.assert_array_equal(network.backbone.bn.running_mean, arrays["aux:bn7_moving_mean"])
+    assert network.head[0].weight.equal(again.head[0].weight)
+    assert not network.head[0].weight.equal(other.head[0].weight)
+
+
+def test_resnet38_is_not_trained_from_random_weights():
+    with pytest.raises(InputError, match="cannot be trained from random weights"):
+        DeepLabConfig().build()
+    assert DeepLabConfig("lraspp_mobilenet_v3_large").build().head_parameters()
 
 
 @pytest.mark.parametrize("fault", ["missing", "shape"])

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from wsfp_helpers import doctor
+from wsfp_helpers import doctor, profiles
 from wsfp_helpers.doctor import GAP, GOOD, OPTION, Finding
 
 
@@ -39,6 +39,12 @@ def test_full_size_files_are_found_where_the_report_says(tmp_path, monkeypatch):
     (tmp_path / "mine" / "weights" / "FLIP-base-16").mkdir(parents=True)
     monkeypatch.setenv("WSFP_DATA", str(tmp_path / "mine"))
     assert find("FLIP-B/16").value == str(tmp_path / "mine" / "weights" / "FLIP-base-16")
+
+
+def test_every_weight_of_the_paper_profile_is_looked_for():
+    places = {f"weights/{file}" for file, _ in doctor.FULL_SIZE_WEIGHTS.values()}
+    assert {profiles.DEIT, profiles.FLIP, profiles.RESNET38} <= places
+    assert "convert_mxnet" in find("ResNet38").todo
 
 
 def test_a_truncated_and_a_missing_shipped_file_are_gaps(tmp_path, monkeypatch):

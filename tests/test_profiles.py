@@ -61,6 +61,6 @@ def test_the_embedded_world_opens_and_builds():
 
 def test_full_size_parts_say_where_they_are_looked_for(tmp_path):
     paper = profile("paper")
-    for open_it in (paper.train_data.open, paper.model.build, lambda: load_vlm(paper.vlm)):
+    for open_it in (paper.train_data.open, paper.model.build, paper.parser.build, lambda: load_vlm(paper.vlm)):
         with pytest.raises(InputError, match=r"below \$WSFP_DATA"):
             open_it()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchvision.models import segmentation
 
 from wsfp_helpers.data.base import WeakFaces
+from wsfp_helpers.data.cache import needed
 from wsfp_helpers.labels import CELEBAMASK, IGNORE, Scheme, flip_image, flip_label_map
 from wsfp_helpers.segment import Batch, FitConfig, fit, load_weights, save_network
 from wsfp_helpers.storage import InputError, existing
@@ -40,6 +41,8 @@ class DeepLabConfig:
     """
 
     network: str = "resnet38"
+    weights: str | None = None
+    """First values of the backbone: for ``resnet38`` a file below ``$WSFP_DATA``, else ``"DEFAULT"`` or ``None``."""
     size: int = 448
     """Long side in pixels of what the network sees at scale 1, in training and afterwards."""
     crop: int = 448
@@ -49,6 +52,19 @@ class DeepLabConfig:
         # A state of this network takes 1 GB: kept every few minutes, not every 200 steps.
         default_factory=lambda: FitConfig(steps=181_372, batch=4, lr=7e-4, head_factor=10, save_every=2000)
     )
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """The network with its pretrained backbone; what is random comes from ``seed``.
+
+        Raises :class:`InputError` when the network is unknown, or ``resnet38`` has no weights.
+        """
+        if self.network == "resnet38" and self.weights is None:
+            raise InputError(
+                "resnet38 cannot be trained from random weights, its batch norms and first convolution never change: "
+                "give the file of its backbone as weights (docs/data.md)"
+            )
+        torch.manual_seed(seed)
+        return build_network(self.network, weights=needed(self.weights) if self.network == "resnet38" else self.weights)
 
 
 class Block(nn.Module):

@@ -47,6 +47,7 @@ FULL_SIZE_DATA = ("CelebAMask-HQ", "LaPa", "Helen")
 FULL_SIZE_WEIGHTS = {
     "DeiT-S": ("deit_small_patch16_224.safetensors", "timm's deit_small_patch16_224.fb_in1k (model.safetensors)"),
     "FLIP-B/16": ("FLIP-base-16", "the Hugging Face folder FLIP-dataset/FLIP-base-16"),
+    "ResNet38": ("resnet38_a1.safetensors", "wsfp_helpers.deeplab.convert_mxnet (docs/data.md)"),
     "Grounding DINO": ("groundingdino_swint_ogc.pth", "the release file of IDEA-Research/GroundingDINO"),
 }
 """Weights of the full-size world: name, file or folder below $WSFP_DATA/weights, and where it comes from."""
@@ -159,7 +160,7 @@ def _weights() -> Iterable[Finding]:
     for name, (file, script) in SHIPPED.items():
         yield _shipped("weights", name, ASSETS / file, f"git checkout wsfp_helpers/assets/{file}, or run {script}")
     for name, (file, source) in FULL_SIZE_WEIGHTS.items():
-        yield _full_size("weights", name, f"weights/{file}", f"copy it from {source}")
+        yield _full_size("weights", name, f"weights/{file}", f"it comes from {source}")
 
 
 def _shipped(section: str, name: str, path: Path, cure: str) -> Finding:

@@ -15,7 +15,7 @@ from accelerate import PartialState
 
 from wsfp_helpers import ccd, fcam, runs
 from wsfp_helpers.data.base import WeakFaces
-from wsfp_helpers.deeplab import DeepLabConfig, build_network, train_deeplab
+from wsfp_helpers.deeplab import DeepLabConfig, train_deeplab
 from wsfp_helpers.detect import load_detector
 from wsfp_helpers.detect.boxes import Boxes, detect_dataset, merge_boxes, read_boxes, shard_path, shipped_boxes
 from wsfp_helpers.fcam import FcamConfig
@@ -176,7 +176,7 @@ def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int =
     path = out / "parser.safetensors"
     if not path.exists():
         if isinstance(config.parser, DeepLabConfig):
-            network = build_network(config.parser.network).to(device())
+            network = config.parser.build(seed).to(device())
             train_deeplab(network, faces, target, config.parser, seed=seed, folder=out)
             save_network(path, network, {"network": config.parser.network, "labels": str(labels)})
         else:

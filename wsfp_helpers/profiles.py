@@ -12,7 +12,7 @@ from wsfp_helpers import train
 from wsfp_helpers.ccd import CCDConfig
 from wsfp_helpers.data import open_dataset
 from wsfp_helpers.data.base import Faces
-from wsfp_helpers.data.cache import find
+from wsfp_helpers.data.cache import needed
 from wsfp_helpers.deeplab import DeepLabConfig
 from wsfp_helpers.fcam import FcamConfig
 from wsfp_helpers.parser import ParserConfig
@@ -33,7 +33,7 @@ FOLDERS = {"celebamask": "CelebAMask-HQ", "lapa": "LaPa", "helen": "Helen"}
 """Folder of each full-size data set below ``$WSFP_DATA``."""
 
 DEIT, FLIP = "weights/deit_small_patch16_224.safetensors", "weights/FLIP-base-16"
-CLIP = "weights/CLIP-ViT-B-16-openai.safetensors"
+CLIP, RESNET38 = "weights/CLIP-ViT-B-16-openai.safetensors", "weights/resnet38_a1.safetensors"
 """Weights of the full-size world below ``$WSFP_DATA``."""
 
 
@@ -46,7 +46,7 @@ class Source:
 
     def open(self) -> Faces:
         """The data set; raises :class:`InputError` that names the folder where a full-size one was looked for."""
-        return open_dataset(self.name, _found(FOLDERS[self.name]) if self.name in FOLDERS else None, self.split)
+        return open_dataset(self.name, needed(FOLDERS[self.name]) if self.name in FOLDERS else None, self.split)
 
     def __str__(self) -> str:
         return f"{self.name} {self.split}" if self.split else self.name
@@ -76,7 +76,7 @@ class ModelConfig:
         """The network with its pretrained first values; what is random comes from ``seed``."""
         torch.manual_seed(seed)
         vit = self.empty()
-        vit.load_pretrained(None if self.weights is None else _found(self.weights))
+        vit.load_pretrained(None if self.weights is None else needed(self.weights))
         return vit
 
 
@@ -122,7 +122,7 @@ def profile(name: str) -> Profile:
         "paper": Profile(
             "paper", Source("celebamask", "train"), Source("celebamask", "val"), Source("celebamask", "test"),
             ModelConfig(frozen_blocks=0, blocks=12, size=448, weights=DEIT), train.preset("paper"),
-            detector="groundingdino", vlm="flip", parser=DeepLabConfig(),
+            detector="groundingdino", vlm="flip", parser=DeepLabConfig(weights=RESNET38),
         ),
     }  # fmt: skip
     if name not in profiles:
@@ -135,19 +135,12 @@ def load_vlm(name: str) -> VisionLanguageModel:
     models = {
         "mini_flip": mini_flip,
         "mini_clip": mini_clip,
-        "flip": lambda: flip_from_huggingface(_found(FLIP)),
-        "clip": lambda: open_clip_model(FLIP_ARCHITECTURE, _found(CLIP)),
+        "flip": lambda: flip_from_huggingface(needed(FLIP)),
+        "clip": lambda: open_clip_model(FLIP_ARCHITECTURE, needed(CLIP)),
     }
     if name not in models:
         raise InputError(f"unknown vision-language model {name!r}: expected one of {', '.join(models)}")
     return models[name]()
-
-
-def _found(place: str):
-    path = find(place)
-    if path is None:
-        raise InputError(f"no {place} below $WSFP_DATA: put your copy there, or run `wsfp doctor` to see what is found")
-    return path
 
 
 def _lines(config: object, indent: str = "") -> list[str]:

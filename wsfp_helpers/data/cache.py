@@ -11,7 +11,7 @@ import numpy as np
 import pooch
 from tqdm.auto import tqdm
 
-from wsfp_helpers.storage import atomic_path
+from wsfp_helpers.storage import InputError, atomic_path
 
 
 def cache_dir() -> Path:
@@ -28,6 +28,14 @@ def data_dirs() -> list[Path]:
 def find(place: str) -> Path | None:
     """``place`` in the first of :func:`data_dirs` that holds it, or ``None``."""
     return next((folder / place for folder in data_dirs() if (folder / place).exists()), None)
+
+
+def needed(place: str) -> Path:
+    """``place`` where :func:`find` finds it; raises :class:`InputError` when it does not."""
+    path = find(place)
+    if path is None:
+        raise InputError(f"no {place} below $WSFP_DATA: put your copy there, or run `wsfp doctor` to see what is found")
+    return path
 
 
 def label_table(name: str, ids: Sequence[str], row: Callable[[str], np.ndarray], sources: Iterable[Path]) -> np.ndarray:
