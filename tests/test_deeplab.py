@@ -276,13 +276,13 @@ class Sided(nn.Module):
 
 
 def test_flip_averaging_exchanges_left_and_right():
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    plain = deeplab.predict_scales(Sided(), picture, (1.0,), flip=False)
-    flipped = deeplab.predict_scales(Sided(), picture, (1.0,), flip=True)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    plain = deeplab.predict_scales(Sided(), pictures, (1.0,), flip=False)
+    flipped = deeplab.predict_scales(Sided(), pictures, (1.0,), flip=True)
     torch.testing.assert_close(plain, flipped)
-    several = deeplab.predict_scales(Sided(), picture, (0.5, 1.0, 1.5))
-    assert several.shape == (19, 16, 16)
-    torch.testing.assert_close(several.sum(0), torch.ones(16, 16))
+    several = deeplab.predict_scales(Sided(), pictures, (0.5, 1.0, 1.5))
+    assert several.shape == (2, 19, 16, 16)
+    torch.testing.assert_close(several.sum(1), torch.ones(2, 16, 16))
 
 
 @pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large"])
@@ -295,7 +295,7 @@ def test_a_light_network_gives_scores_and_names_its_head(name):
 
 
 def test_unknown_network_is_refused():
-    with pytest.raises(InputError, match="resnet38 or one of"):
+    with pytest.raises(InputError, match="expected one of resnet38, lraspp"):
         deeplab.build_network("resnet1000")
 
 

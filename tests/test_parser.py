@@ -14,6 +14,7 @@ from wsfp_helpers import parser as module
 from wsfp_helpers import segment
 from wsfp_helpers.augment import PLAIN, WITH_MASKS, AugmentConfig
 from wsfp_helpers.data.base import WeakFaces
+from wsfp_helpers.deeplab import DeepLabConfig
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, IGNORE, flip_image
 from wsfp_helpers.parser import LightParser, Looks, Parser, ParserConfig, Sight
 from wsfp_helpers.runs import read_metrics
@@ -441,6 +442,43 @@ def test_a_parser_comes_back_from_its_file(parser, tmp_path):
     torch.testing.assert_close(again.probabilities(picture), parser.probabilities(picture), atol=5e-3, rtol=0)
 
 
+class Coloured(nn.Module):
+    """A network that tells red from green and says skin and hair, at an eighth of the picture's size."""
+
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Conv2d(3, 19, 1)
+        with torch.no_grad():
+            self.score.weight.zero_()
+            self.score.bias.fill_(-10)
+            self.score.bias[[1, 13]] = 0
+            self.score.weight[1, 0] = self.score.weight[13, 1] = 5
+
+    def forward(self, x):
+        return self.score(F.avg_pool2d(x, 8))
+
+
+def test_a_deeplab_comes_back_from_its_file_and_looks_at_photographs(tmp_path, monkeypatch):
+    path = tmp_path / "p.safetensors"
+    config = DeepLabConfig(size=64, test_scales=(1.0, 1.5))
+    module.DeepLabParser(Coloured(), config, {"seed": 3}).save(path)
+    monkeypatch.setattr(module, "build_network", lambda name: {"resnet38": Coloured}[name]())
+    again = module.load_parser(path)
+    assert again.config == config and again.facts["seed"] == 3
+    photograph = np.zeros((300, 200, 3), np.uint8)
+    photograph[:150, :, 0] = photograph[150:, :, 1] = 255
+    for looks in (Looks(), Looks(most=0)):
+        label_map, confidence = again.predict(photograph, looks)
+        assert label_map.shape == confidence.shape == (300, 200)
+        assert (label_map[:140] == 1).all() and (label_map[160:] == 13).all()
+
+
+def test_a_single_look_is_averaged_with_its_mirror_image(parser):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    whole = torch.stack([parser.look(picture, Looks(most=0)).probability for picture in pictures])
+    torch.testing.assert_close(whole, parser.probabilities(pictures, flip=True))
+
+
 def test_bad_checkpoints_are_named(parser, tmp_path):
     path = tmp_path / "p.safetensors"
     with pytest.raises(InputError, match="no parser"):
@@ -454,8 +492,8 @@ def test_bad_checkpoints_are_named(parser, tmp_path):
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="not a checkpoint of wsfp"):
         module.load_parser(path, parser.trunk)
-    segment.save_network(path, nn.Conv2d(1, 1, 1), {"network": "DeepLab"})
-    with pytest.raises(InputError, match="holds a DeepLab"):
+    segment.save_network(path, nn.Conv2d(1, 1, 1), {"network": "ResNet38"})
+    with pytest.raises(InputError, match="holds a ResNet38: expected a LightParser or one of resnet38"):
         module.load_parser(path, parser.trunk)
     parser.trunk.fingerprint = "other"
     path.write_bytes(whole)

@@ -1,7 +1,8 @@
 """DeepLab-V1 with ResNet38, the paper's segmentation network, and lighter ones from torchvision (design notes, 5).
 
 The backbone starts from a public ImageNet file in MXNet's format, which :func:`convert_mxnet` turns into safetensors
-without MXNet.  The parsers here need a GPU; the embedded profile uses :mod:`wsfp_helpers.parser`.
+without MXNet.  The networks here need a GPU; :mod:`wsfp_helpers.parser` has the light one of the embedded
+profile, and what makes a parser of both.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ MXNET_FILE = "ilsvrc-cls_rna-a1_cls1000_ep-0001.params"
 MXNET_MD5 = "ff21f45d6bf03284100dcbec571edfad"
 LIGHT = ("lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50")
 """Networks of torchvision that :func:`build_network` knows beside ``resnet38``."""
+NETWORKS = ("resnet38", *LIGHT)
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ def build_network(
     if name in LIGHT:
         return LightNetwork(name, classes, weights)
     if name != "resnet38":
-        raise InputError(f"unknown segmentation network {name!r}: expected resnet38 or one of {', '.join(LIGHT)}")
+        raise InputError(f"unknown segmentation network {name!r}: expected one of {', '.join(NETWORKS)}")
     network = DeepLab(classes)
     if weights is not None:
         load_weights(weights, network.backbone)
@@ -365,31 +367,28 @@ def train_deeplab(
 
 @torch.no_grad()
 def predict_scales(
-    network: nn.Module,
-    picture: np.ndarray,
-    scales: Sequence[float] = DeepLabConfig.test_scales,
-    flip: bool = True,
-    scheme: Scheme = CELEBAMASK,
+    network: nn.Module, pictures: np.ndarray, scales: Sequence[float] = DeepLabConfig.test_scales, flip: bool = True
 ) -> Tensor:
-    """Class probabilities ``(C, H, W)`` of a picture ``(H, W, 3)`` uint8: mean of the softmax over scales and flips.
+    """Class probabilities ``(B, 19, H, W)`` of pictures ``(B, H, W, 3)`` uint8: mean of the softmax over the scales.
 
-    The mirrored picture's map is mirrored back and its left and right classes are exchanged.  No CRF.
+    ``flip``: over the mirrored pictures, too, whose maps are mirrored back and their left and right classes exchanged.
+    No CRF.
     """
     device = next(network.parameters()).device
     network.eval()
-    image, size = normalised(picture)[None].to(device), picture.shape[:2]
-    order = torch.from_numpy(scheme.flip).to(device)
+    images, size = torch.stack([normalised(picture) for picture in pictures]).to(device), pictures.shape[1:3]
+    order = torch.from_numpy(CELEBAMASK.flip).to(device)
     total, looks = 0, 0
     for factor in scales:
         shape = [max(1, round(side * factor)) for side in size]
-        scaled = F.interpolate(image, shape, mode="bilinear", align_corners=False, antialias=True)
+        scaled = F.interpolate(images, shape, mode="bilinear", align_corners=False, antialias=True)
         for mirrored in (False, True) if flip else (False,):
             scores = network(scaled.flip(-1) if mirrored else scaled)
             if mirrored:
                 scores = scores.flip(-1)[:, order]
             total = total + F.interpolate(scores, size, mode="bilinear", align_corners=False).softmax(1)
             looks += 1
-    return (total / looks)[0].cpu()
+    return (total / looks).cpu()
 
 
 def refine(

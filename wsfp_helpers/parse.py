@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.colour import PALETTE, paint
 from wsfp_helpers.labels import CELEBAMASK
-from wsfp_helpers.parser import Parser, Sight, load_parser
+from wsfp_helpers.parser import FaceParser, Sight, load_parser
 from wsfp_helpers.storage import InputError, atomic_path, existing, read_image, write_index_png
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -38,7 +38,7 @@ class ParseReport:
         return "\n".join(lines)
 
 
-def parse(source: str | Path, out: str | Path, parser: str | Path | Parser = "weak") -> ParseReport:
+def parse(source: str | Path, out: str | Path, parser: str | Path | FaceParser = "weak") -> ParseReport:
     """Parse a photograph or every photograph of a folder; write ``out/NAME.png`` and overlay sheets in ``out/sheets``.
 
     A label map is an index PNG of the 19 classes with the size that the photograph has on a screen (its EXIF
@@ -57,7 +57,7 @@ def parse(source: str | Path, out: str | Path, parser: str | Path | Parser = "we
     if len(set(stems)) != len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"two photographs in {source} are called {twice!r}, and so would be their maps: rename one")
-    parser = parser if isinstance(parser, Parser) else load_parser(parser)
+    parser = parser if isinstance(parser, FaceParser) else load_parser(parser)
     report, tiles = ParseReport(), []
     for photograph in tqdm(photographs, desc="parse", unit="photograph", leave=False, disable=len(photographs) == 1):
         try:

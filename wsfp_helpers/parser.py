@@ -1,6 +1,6 @@
-"""The light face parsers: a small decoder on the frozen trunk, its training, and looking at a photograph with it.
+"""Face parsers: the light one, a small decoder on the frozen trunk, its training, and looking at photographs with any.
 
-Two of them are shipped.  Both have the same network and the same training; ``weak`` learnt from pseudo labels, that
+Two light ones are shipped.  Both have the same network and the same training; ``weak`` learnt from pseudo labels, that
 is from image-level labels alone, ``supervised`` from the rendered masks: the difference is what pixel labels buy.
 """
 
@@ -19,7 +19,9 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.augment import AugmentConfig, augment
 from wsfp_helpers.data.base import WeakFaces
+from wsfp_helpers.deeplab import NETWORKS, DeepLabConfig, build_network, predict_scales
 from wsfp_helpers.labels import CELEBAMASK
+from wsfp_helpers.runs import device
 from wsfp_helpers.segment import Batch, FitConfig, class_weights, fit, load_weights, read_facts, save_network
 from wsfp_helpers.storage import InputError
 from wsfp_helpers.trunk import Trunk, as_grid, features, load_trunk, to_tensor
@@ -210,7 +212,7 @@ class Looks:
     anchor: tuple[float, float] = (0.575, 0.5)
     """Where (y, x) in the square the middle of the face comes to lie: as in CelebA's crops."""
     flip: bool = True
-    """Closer looks are the mean with the mirrored picture."""
+    """Closer looks, or the only one, are the mean with the mirrored picture."""
     weight: float = 0.8
     """Weight of a closer look against what the looks before it said."""
 
@@ -245,34 +247,18 @@ class Sight:
         return labels, confidence
 
 
-class Parser:
-    """A trained light parser with its trunk.  ``facts`` is what its file says of its training."""
+class FaceParser:
+    """Looks at photographs with a trained ``network``: ``config.size`` is the side in pixels of what it sees."""
 
-    def __init__(self, network: LightParser, trunk: Trunk, config: ParserConfig, facts: dict | None = None) -> None:
-        self.network, self.trunk, self.config, self.facts = network.eval(), trunk, config, facts or {}
+    network: nn.Module
+    config: ParserConfig | DeepLabConfig
 
-    def save(self, path: str | Path) -> None:
-        """Write the decoder at half precision with its configuration and ``facts``; the trunk stays in its own file."""
-        own = {"network": LightParser.__name__, "trunk": self.trunk.fingerprint, "config": asdict(self.config)}
-        save_network(path, self.network, {**self.facts, **own})
+    def probabilities(self, pictures: np.ndarray, flip: bool = True) -> Tensor:
+        """Class probabilities ``(B, 19, S, S)`` of pictures ``(B, S, S, 3)`` uint8, S being ``config.size``.
 
-    @torch.no_grad()
-    def probabilities(self, pictures: np.ndarray, flip: bool = True, tokens: Tensor | None = None) -> Tensor:
-        """Class probabilities ``(B, 19, S, S)`` of pictures ``(B, S, S, 3)`` uint8.
-
-        ``flip``: mean with the mirrored picture, mirrored back and its left and right classes exchanged.  ``tokens``
-        are the trunk's, where they are known: ``(B, N, 384)``, with ``flip`` those of the mirrored pictures after them.
+        ``flip``: mean with the mirrored picture, mirrored back and its left and right classes exchanged.
         """
-        images = to_tensor(pictures)
-        if flip:
-            images = torch.cat([images, images.flip(-1)])
-        if tokens is None:
-            tokens = self.trunk(self.trunk.prepare(images))
-        probability = self.network(tokens, images).softmax(1)
-        if flip:
-            straight, mirrored = probability.chunk(2)
-            probability = (straight + mirrored.flip(-1)[:, torch.from_numpy(CELEBAMASK.flip)]) / 2
-        return probability
+        raise NotImplementedError
 
     def look(self, image: np.ndarray, looks: Looks = Looks()) -> Sight:
         """Look at a photograph ``(H, W, 3)`` uint8 of any size: as a whole, then closer and closer at its face."""
@@ -282,7 +268,7 @@ class Parser:
         canvas = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3))
         side = max(height, width)
         box = (height - side) // 2, (width - side) // 2, side
-        total = self._framed(canvas, box, False)[0]
+        total = self._framed(canvas, box, looks.flip and not looks.most)[0]
         found, face, certainty = find_face(total), None, 0.0
         for _ in range(looks.most if found else 0):
             side = max(round((found[1] - found[0]) / looks.zoom), 16)
@@ -300,9 +286,9 @@ class Parser:
                 break
         return Sight(total, size, face, certainty)
 
-    def predict(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, image: np.ndarray, looks: Looks = Looks()) -> tuple[np.ndarray, np.ndarray]:
         """Label map ``(H, W)`` uint8 of a photograph ``(H, W, 3)`` uint8 and its confidence ``(H, W)`` in [0, 1]."""
-        return self.look(image).label_map()
+        return self.look(image, looks).label_map()
 
     def _framed(self, canvas: np.ndarray, box: tuple[int, int, int], flip: bool) -> tuple[Tensor, slice, slice]:
         """Probabilities of the part of the canvas inside the square ``box``, and its rows and columns there."""
@@ -315,6 +301,50 @@ class Parser:
         picture = np.array(Image.fromarray(square).resize(shape, Image.Resampling.BICUBIC))
         whole = _resize(self.probabilities(picture[None], flip), (side, side))[0]
         return whole[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left], rows, columns
+
+
+class Parser(FaceParser):
+    """A trained light parser with its trunk.  ``facts`` is what its file says of its training."""
+
+    def __init__(self, network: LightParser, trunk: Trunk, config: ParserConfig, facts: dict | None = None) -> None:
+        self.network, self.trunk, self.config, self.facts = network.eval(), trunk, config, facts or {}
+
+    def save(self, path: str | Path) -> None:
+        """Write the decoder at half precision with its configuration and ``facts``; the trunk stays in its own file."""
+        own = {"network": LightParser.__name__, "trunk": self.trunk.fingerprint, "config": asdict(self.config)}
+        save_network(path, self.network, {**self.facts, **own})
+
+    @torch.no_grad()
+    def probabilities(self, pictures: np.ndarray, flip: bool = True, tokens: Tensor | None = None) -> Tensor:
+        """As of :class:`FaceParser`.  ``tokens`` are the trunk's, where they are known.
+
+        They are ``(B, N, 384)``, with ``flip`` those of the mirrored pictures after them.
+        """
+        images = to_tensor(pictures)
+        if flip:
+            images = torch.cat([images, images.flip(-1)])
+        if tokens is None:
+            tokens = self.trunk(self.trunk.prepare(images))
+        probability = self.network(tokens, images).softmax(1)
+        if flip:
+            straight, mirrored = probability.chunk(2)
+            probability = (straight + mirrored.flip(-1)[:, torch.from_numpy(CELEBAMASK.flip)]) / 2
+        return probability
+
+
+class DeepLabParser(FaceParser):
+    """A trained network of :mod:`wsfp_helpers.deeplab`, on the GPU where there is one; ``facts`` as of a light one."""
+
+    def __init__(self, network: nn.Module, config: DeepLabConfig, facts: dict | None = None) -> None:
+        self.network, self.config, self.facts = network.to(device()).eval(), config, facts or {}
+
+    def save(self, path: str | Path) -> None:
+        """Write the network at half precision with its configuration and ``facts``."""
+        save_network(path, self.network, {**self.facts, "network": self.config.network, "config": asdict(self.config)})
+
+    def probabilities(self, pictures: np.ndarray, flip: bool = True) -> Tensor:
+        """As of :class:`FaceParser`: the mean over ``config.test_scales`` as well."""
+        return predict_scales(self.network, pictures, self.config.test_scales, flip)
 
 
 def find_face(probability: Tensor) -> tuple[float, float, float, float] | None:
@@ -347,19 +377,31 @@ def _feather(along: slice, start: int, side: int, soft: float = 0.08) -> Tensor:
     return (torch.minimum(distance, side - distance) / (soft * side)).clamp(0, 1)
 
 
-def load_parser(which: str | Path = "weak", trunk: Trunk | None = None) -> Parser:
-    """A shipped parser, ``"weak"`` or ``"supervised"``, or one from a file that :meth:`Parser.save` wrote.
+def load_parser(which: str | Path = "weak", trunk: Trunk | None = None) -> FaceParser:
+    """A shipped parser, ``"weak"`` or ``"supervised"``, or one from a file that ``wsfp parser`` wrote.
 
     Raises :class:`InputError` when the file is missing, truncated, of another network or made for another trunk.
     """
     path = SHIPPED.get(str(which), Path(which))
     if not path.exists():
         raise InputError(f"no parser {which!r}: expected {' or '.join(map(repr, SHIPPED))} or the path of a checkpoint")
-    facts, trunk = read_facts(path), trunk or load_trunk()
-    if facts.get("network") != LightParser.__name__:
-        raise InputError(
-            f"{path} holds a {facts.get('network')}: expected a {LightParser.__name__}; choose its own file"
-        )
+    facts = read_facts(path)
+    if facts.get("network") == LightParser.__name__:
+        return _load_light(path, facts, trunk or load_trunk())
+    if facts.get("network") in NETWORKS:
+        settings = dict(facts["config"])
+        settings |= {name: tuple(settings[name]) for name in ("scale", "test_scales")}
+        config = DeepLabConfig(**settings | {"fit": FitConfig(**settings["fit"])})
+        network = build_network(config.network)
+        load_weights(path, network)
+        return DeepLabParser(network, config, facts)
+    raise InputError(
+        f"{path} holds a {facts.get('network')}: expected a {LightParser.__name__} or one of {', '.join(NETWORKS)}; "
+        f"choose the file of a parser"
+    )
+
+
+def _load_light(path: Path, facts: dict, trunk: Trunk) -> Parser:
     if facts["trunk"] != trunk.fingerprint:
         raise InputError(
             f"{path} was trained on the trunk {facts['trunk']}, this one is {trunk.fingerprint}: train again"

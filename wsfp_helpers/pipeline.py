@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import PartialState
 
 from wsfp_helpers import ccd, fcam, runs
@@ -20,9 +19,10 @@ from wsfp_helpers.detect import load_detector
 from wsfp_helpers.detect.boxes import Boxes, detect_dataset, merge_boxes, read_boxes, shard_path, shipped_boxes
 from wsfp_helpers.fcam import FcamConfig
 from wsfp_helpers.labels import CELEBAMASK
-from wsfp_helpers.parser import Parser, make_copies, train_parser
+from wsfp_helpers.parser import DeepLabParser, Parser, make_copies, train_parser
 from wsfp_helpers.profiles import ModelConfig, Profile, Source, load_vlm, profile
-from wsfp_helpers.segment import remove_state, save_network
+from wsfp_helpers.runs import device
+from wsfp_helpers.segment import remove_state
 from wsfp_helpers.storage import InputError, existing, read_json, read_label_map
 from wsfp_helpers.train import load_model, train
 from wsfp_helpers.trunk import load_trunk
@@ -30,11 +30,6 @@ from wsfp_helpers.vit import MultiClassTokenViT
 
 SHIPPED = "shipped"
 ASSETS = Path(__file__).parent / "assets"
-
-
-def device() -> str:
-    """``"cuda"`` where there is one, else ``"cpu"``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def run_ccd(
@@ -173,16 +168,17 @@ def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int =
     def target(index: int) -> np.ndarray:
         return read_label_map(labels / f"{faces.ids[index]}.png", len(CELEBAMASK))
 
-    path = out / "parser.safetensors"
+    path, facts = out / "parser.safetensors", {"labels": str(labels), "seed": seed}
     if not path.exists():
         if isinstance(config.parser, DeepLabConfig):
-            network = config.parser.build(seed).to(device())
+            network = config.parser.build(seed)
             train_deeplab(network, faces, target, config.parser, seed=seed, folder=out)
-            save_network(path, network, {"network": config.parser.network, "labels": str(labels)})
+            parser = DeepLabParser(network, config.parser, facts)
         else:
             trunk = load_trunk()
             copies = make_copies(faces, target, config.parser, trunk)
             network, _ = train_parser(copies, config.parser, seed=seed, folder=out)
-            Parser(network, trunk, config.parser, {"labels": str(labels), "seed": seed}).save(path)
+            parser = Parser(network, trunk, config.parser, facts)
+        parser.save(path)
     remove_state(out)
     return path
