@@ -8,9 +8,9 @@ from PIL import Image
 
 from wsfp_helpers.data import open_dataset
 from wsfp_helpers.data.base import announce
-from wsfp_helpers.data.celebamask import COUNTS, LICENCE, celebamask, split_ids
+from wsfp_helpers.data.celebamask import COUNTS, LICENCE, celebamask, merge, split_ids
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS
-from wsfp_helpers.storage import InputError
+from wsfp_helpers.storage import InputError, read_label_map
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +177,48 @@ def test_turned_picture_is_set_upright(copy):
     shown.rotate(180).save(copy / "CelebA-HQ-img" / "0.jpg", exif=exif, quality=98)
     image = celebamask(copy, counts=CELEBA_COUNTS).image(0)
     assert np.abs(image.astype(int) - np.array(shown)).mean() < 3
+
+
+def test_merged_maps_are_those_of_the_reader_by_split(copy, tmp_path):
+    out = tmp_path / "maps"
+    assert merge(copy, out, CELEBA_COUNTS) == {}
+    assert sorted(str(path.relative_to(out)) for path in out.glob("*/*")) == [
+        "test/2.png", "train/0.png", "train/2001.png", "val/1.png",
+    ]  # fmt: skip
+    for split in CELEBA_COUNTS:
+        faces = celebamask(copy, split, counts=CELEBA_COUNTS)
+        for i, key in enumerate(faces.ids):
+            np.testing.assert_array_equal(read_label_map(out / split / f"{key}.png", 19), faces.label_map(i))
+
+
+def test_merging_names_faulty_pictures_and_goes_on_where_it_was(copy, tmp_path):
+    out, part = tmp_path / "maps", copy / "CelebAMask-HQ-mask-anno" / "0" / "00001_skin.png"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:100])
+    faults = merge(copy, out, CELEBA_COUNTS)
+    assert list(faults) == ["1"] and str(part) in faults["1"]
+    assert not (out / "val").exists() and len(list(out.glob("*/*.png"))) == 3
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*/*.png")}
+    part.write_bytes(whole)
+    assert merge(copy, out, CELEBA_COUNTS) == {} and (out / "val" / "1.png").exists()
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_merging_refuses_other_splits_no_masks_and_another_copys_folder(copy, tmp_path):
+    out = tmp_path / "maps"
+    with pytest.raises(InputError, match="splits of CelebAMask-HQ"):
+        merge(copy, out)
+    save(np.zeros((512, 512), np.uint8), out / "test" / "7.png")
+    with pytest.raises(InputError, match="not label maps of this command"):
+        merge(copy, out, CELEBA_COUNTS)
+    shutil.rmtree(copy / "CelebAMask-HQ-mask-anno")
+    with pytest.raises(InputError, match="no folder of part masks"):
+        merge(copy, tmp_path / "new", CELEBA_COUNTS)
+    assert not (tmp_path / "new").exists()
+
+
+def test_maps_of_the_official_script_are_sorted_by_split(tmp_path):
+    root = make_celebamask(tmp_path / "merged", merged=True)
+    assert merge(root, tmp_path / "maps", CELEBA_COUNTS) == {}
+    found = read_label_map(tmp_path / "maps" / "test" / "2.png", 19)
+    np.testing.assert_array_equal(found, read_label_map(root / "CelebAMaskHQ-mask" / "2.png", 19))

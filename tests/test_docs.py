@@ -24,5 +24,9 @@ def test_shown_commands_exist(page):
     for words in re.findall(r"(?m)(?:^|`|do )wsfp +([^`#&;\n]+)", page.read_text()):
         name, *rest = words.split()
         assert name in commands, f"wsfp {words}"
-        known = {option for each in commands[name].params for option in (*each.opts, *each.secondary_opts)}
+        command = commands[name]
+        if hasattr(command, "commands"):
+            assert rest[0] in command.commands, f"wsfp {words}"
+            command = command.commands[rest[0]]
+        known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
         assert {word for word in rest if word.startswith("--")} <= known, f"wsfp {words}"

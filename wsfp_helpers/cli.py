@@ -24,7 +24,7 @@ class _Group(TyperGroup):
 
 OPTIONS = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
 app = typer.Typer(help="Weakly supervised face parsing, step by step.", cls=_Group, **OPTIONS)
-data = typer.Typer(help="Fetch and check data sets.", **OPTIONS)
+data = typer.Typer(help="Fetch, check and merge data sets.", **OPTIONS)
 app.add_typer(data, name="data")
 
 ProfileName = Annotated[str, typer.Option("--profile", help="embedded, frl or paper.")]
@@ -100,6 +100,22 @@ def data_verify(path: Annotated[Path, typer.Argument(help="Folder of a copy of a
     report = verify(path)
     typer.echo(report)
     if not report.ok:
+        raise typer.Exit(1)
+
+
+@data.command("merge")
+def data_merge(
+    root: Annotated[Path, typer.Argument(help="Folder of a copy of CelebAMask-HQ.")],
+    out: Annotated[Path, typer.Option(help="Folder for the label maps: train, val and test below it.")],
+) -> None:
+    """Merge the part masks of CelebAMask-HQ into index PNGs of 19 classes, which wsfp evaluate takes as truth."""
+    from wsfp_helpers.data.celebamask import merge
+
+    faults = merge(root, out)
+    typer.echo(
+        "\n".join([f"label maps in {out}/train, val and test; faulty pictures: {len(faults)}", *faults.values()])
+    )
+    if faults:
         raise typer.Exit(1)
 
 

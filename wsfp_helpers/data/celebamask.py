@@ -11,15 +11,26 @@ Layout, order, split and licence: design notes 6.1.  Expected below the folder:
 import os
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm.auto import tqdm
 
+from wsfp_helpers.colour import PALETTE
 from wsfp_helpers.data.base import Faces, announce, present_classes, uniform_subset
 from wsfp_helpers.data.cache import label_table
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS
-from wsfp_helpers.storage import InputError, existing, open_picture, read_image, read_label_map
+from wsfp_helpers.storage import (
+    InputError,
+    claim_folder,
+    existing,
+    open_picture,
+    read_image,
+    read_label_map,
+    write_index_png,
+)
 
 IMAGES, PARTS, MERGED = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "CelebAMaskHQ-mask"
 MAPPING, PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"
@@ -62,6 +73,39 @@ def celebamask(
         f"CelebAMask-HQ {split}", ids, partial(read_photograph, root), labels,
         licence=LICENCE, read_map=partial(read_map, root),
     )  # fmt: skip
+
+
+def merge(root: str | Path, out: str | Path, counts: Mapping[str, int] = COUNTS) -> dict[str, str]:
+    """Write every label map as an index PNG ``out/SPLIT/ID.png``; returns what is wrong with those left out, by id.
+
+    Started again it goes on, with those that were left out, too.  Raises :class:`InputError` when the splits do not
+    have ``counts`` images, when there are no masks, and when ``out`` holds the maps of another copy.
+    """
+    root, out = Path(root), Path(out)
+    splits = split_ids(root, counts)
+    if merged_only(root):
+        read_map = read_merged_map
+    else:
+        existing(root / PARTS, "folder of part masks")
+        read_map = read_part_map
+    claim_folder(out, {"source": str(root.resolve())}, "label maps", "*/*.png")
+
+    def fault_of(split: str, key: str) -> str | None:
+        path = out / split / f"{key}.png"
+        if path.exists():
+            return None
+        try:
+            label_map = read_map(root, key)
+        except InputError as error:
+            return str(error)
+        write_index_png(path, label_map, PALETTE)
+        return None
+
+    jobs = [(split, key) for split, ids in splits.items() for key in ids]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda job: fault_of(*job), jobs)
+        faults = list(tqdm(found, "label maps", len(jobs), unit="image", leave=False))
+    return {key: fault for (_, key), fault in zip(jobs, faults, strict=True) if fault is not None}
 
 
 def split_ids(root: Path, counts: Mapping[str, int] | None = COUNTS) -> dict[str, list[str]]:
