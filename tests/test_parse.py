@@ -7,7 +7,8 @@ from PIL import Image
 
 from wsfp_helpers import parse as module
 from wsfp_helpers.colour import PALETTE
-from wsfp_helpers.parse import parse
+from wsfp_helpers.data.base import WeakFaces
+from wsfp_helpers.parse import parse, predict
 from wsfp_helpers.parser import CANVAS, Parser, ParserConfig
 from wsfp_helpers.storage import InputError, read_image, read_label_map
 
@@ -18,9 +19,11 @@ class Grey(Parser):
     """Calls bright pixels skin with a fixed probability, everything else background."""
 
     def __init__(self, sure=0.95):
-        self.sure, self.config = sure, ParserConfig(size=32)
+        self.sure, self.config, self.network = sure, ParserConfig(size=32), torch.nn.Linear(1, 1)
+        self.seen = []
 
     def probabilities(self, pictures, flip=True):
+        self.seen.append(flip)
         bright = torch.from_numpy(pictures.mean(-1) > 127)
         skin = torch.where(bright, self.sure, 1 - self.sure)
         out = torch.zeros(len(pictures), 19, *pictures.shape[1:3])
@@ -156,3 +159,29 @@ def test_a_label_map_that_cannot_be_written_leaves_the_old_one(folder, tmp_path,
     with pytest.raises(InputError, match="No space left"):
         parse(folder, out, Grey())
     assert (out / "a.png").read_bytes() == before and sorted(p.name for p in out.iterdir()) == ["a.png", "sheets"]
+
+
+def two_faces(name):
+    pictures = {"a": np.array(photograph(64, 64)), "b": np.array(photograph(48, 48))}
+    return WeakFaces(name, list(pictures), pictures.get, np.ones((2, 18))), pictures
+
+
+def test_framed_faces_are_seen_once_as_a_whole_and_photographs_closer(tmp_path):
+    for name, seen in (("celeb", [True, True]), ("FRL London", [False, True] * 2)):
+        (faces, pictures), grey = two_faces(name), Grey()
+        out = predict(faces, tmp_path / name, grey)
+        assert grey.seen[: len(seen)] == seen and (name == "celeb") == (len(grey.seen) == 2)
+        for key, picture in pictures.items():
+            assert skin_agrees(out / f"{key}.png", Image.fromarray(picture))
+
+
+def test_an_interrupted_prediction_goes_on_and_another_parsers_folder_is_refused(tmp_path):
+    (faces, _), grey = two_faces("celeb"), Grey()
+    predict(faces, tmp_path / "out", grey)
+    (tmp_path / "out" / "b.png").unlink()
+    predict(faces, tmp_path / "out", grey)
+    assert grey.seen == [True] * 3 and (tmp_path / "out" / "b.png").exists()
+    with pytest.raises(InputError, match="choose another folder"):
+        predict(faces, tmp_path / "out", Grey())
+    with pytest.raises(InputError, match="choose another folder"):
+        predict(two_faces("other")[0], tmp_path / "out", grey)

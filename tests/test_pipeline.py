@@ -5,13 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from copies import CELEBA_COUNTS, make_celebamask
 
 from wsfp_helpers import pipeline
 from wsfp_helpers.colour import PALETTE
+from wsfp_helpers.data.celebamask import celebamask, merge
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.base import PHRASES, Detection
 from wsfp_helpers.detect.boxes import BoxRecord, read_boxes
+from wsfp_helpers.evaluate import evaluate_folders
 from wsfp_helpers.fcam import FcamConfig
+from wsfp_helpers.parse import parse, predict
 from wsfp_helpers.parser import load_parser
 from wsfp_helpers.profiles import Source, profile
 from wsfp_helpers.pseudo import write_pseudo_labels
@@ -189,3 +193,42 @@ def test_a_parser_needs_all_its_labels(tiny, tmp_path):
     with pytest.raises(InputError, match=rf"no pseudo label for {COUNT - 1} of {COUNT}"):
         pipeline.run_parser(tiny, tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def full_size(tmp_path, monkeypatch):
+    """A CelebAMask-HQ of four pictures below $WSFP_DATA, no backbone, and the paper profile with a small network."""
+    monkeypatch.setenv("WSFP_DATA", str(tmp_path))
+    root = make_celebamask(tmp_path / "CelebAMask-HQ")
+    monkeypatch.setattr(Source, "open", lambda self: celebamask(root, self.split, counts=CELEBA_COUNTS))
+    paper = profile("paper")
+    fit = replace(paper.parser.fit, steps=2, batch=2)
+    small = {
+        "network": "lraspp_mobilenet_v3_large",
+        "weights": None,
+        "size": 64,
+        "crop": 64,
+        "test_scales": (1.0, 1.25),
+    }
+    return replace(paper, parser=replace(paper.parser, fit=fit, **small)), root
+
+
+def test_the_paper_profile_goes_from_pseudo_labels_to_scores_of_its_test_set(full_size, tmp_path):
+    paper, root = full_size
+    merge(root, tmp_path / "maps", CELEBA_COUNTS)
+    path = pipeline.run_parser(paper, tmp_path / "maps" / "train", tmp_path / "parser")
+    assert len(read_metrics(path.parent)) == 2
+    pred = predict(paper.faces("test").weak(), tmp_path / "pred", path)
+    assert read_label_map(pred / "2.png", 19).shape == (1024, 1024)
+    assert evaluate_folders(pred, tmp_path / "maps" / "test").images == 1
+    report = parse(root / "CelebA-HQ-img" / "1.jpg", tmp_path / "parsed", path)
+    assert [p.name for p in report.written] == ["1.png"] and not report.failed
+
+
+def test_the_paper_parser_is_not_trained_without_its_backbone(full_size, tmp_path):
+    paper, root = full_size
+    merge(root, tmp_path / "maps", CELEBA_COUNTS)
+    with pytest.raises(InputError, match=r"resnet38_a1\.safetensors below \$WSFP_DATA"):
+        pipeline.run_parser(
+            replace(paper, parser=profile("paper").parser), tmp_path / "maps" / "train", tmp_path / "run"
+        )

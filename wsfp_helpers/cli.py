@@ -213,6 +213,20 @@ def parse(
 
 
 @app.command()
+def predict(
+    parser: Annotated[str, typer.Option(help="weak, supervised, or a parser.safetensors of wsfp parser.")],
+    out: Annotated[Path, typer.Option(help="Folder for the label maps; the same command in it goes on.")],
+    profile: ProfileName = "embedded",
+    part: Part = "test",
+) -> None:
+    """Parse the test set of a profile: an index PNG of 19 classes for each picture, to be scored by wsfp evaluate."""
+    from wsfp_helpers.parse import predict as predict_faces
+    from wsfp_helpers.profiles import profile as named
+
+    typer.echo(predict_faces(named(profile).faces(part).weak(), out, parser))
+
+
+@app.command()
 def evaluate(
     pred: Annotated[Path, typer.Option(help="Folder of predicted index PNGs.")],
     gt: Annotated[Path, typer.Option(help="Folder of label maps with the same file names.")],

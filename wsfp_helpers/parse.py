@@ -1,4 +1,4 @@
-"""``wsfp parse``: label maps of one's own photographs, and sheets to look at them."""
+"""``wsfp parse``: label maps of one's own photographs, and sheets to look at them; ``wsfp predict``: of a test set."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,9 +9,12 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
 from wsfp_helpers.colour import PALETTE, paint
+from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
-from wsfp_helpers.parser import FaceParser, Sight, load_parser
-from wsfp_helpers.storage import InputError, atomic_path, existing, read_image, write_index_png
+from wsfp_helpers.parser import FaceParser, Looks, Sight, load_parser
+from wsfp_helpers.runs import fingerprint
+from wsfp_helpers.storage import InputError, atomic_path, claim_folder, existing, read_image, write_index_png
+from wsfp_helpers.tables import photographs
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SHEETS = "sheets"
@@ -79,6 +82,23 @@ def parse(source: str | Path, out: str | Path, parser: str | Path | FaceParser =
     if tiles:
         report.sheets.append(_write_sheet(tiles, out, len(report.sheets)))
     return report
+
+
+def predict(faces: WeakFaces, out: str | Path, parser: str | Path | FaceParser) -> Path:
+    """Write the label map of every picture of a test set as ``out/ID.png``, with the picture's size; returns ``out``.
+
+    Photographs are looked at as :func:`parse` does.  Faces framed as the training pictures are seen once, as a whole,
+    averaged with the mirror image.  Maps that are there are kept.  Raises :class:`InputError` when ``out`` holds maps
+    of another parser or set.
+    """
+    out, parser = Path(out), parser if isinstance(parser, FaceParser) else load_parser(parser)
+    claim_folder(out, {"parser": fingerprint(parser.network), "faces": faces.name}, "label maps", "*.png")
+    looks = Looks() if photographs(faces) else Looks(most=0)
+    for index, key in enumerate(tqdm(faces.ids, desc=f"predict, {faces.name}", unit="face", leave=False)):
+        path = out / f"{key}.png"
+        if not path.exists():
+            write_index_png(path, parser.predict(faces.image(index), looks)[0], PALETTE)
+    return out
 
 
 def find_photographs(source: str | Path) -> list[Path]:
