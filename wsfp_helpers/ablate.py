@@ -20,10 +20,10 @@ from wsfp_helpers.detect.boxes import Boxes
 from wsfp_helpers.evaluate import Scores
 from wsfp_helpers.fcam import FcamConfig, extract
 from wsfp_helpers.losses import TcdConfig
-from wsfp_helpers.pipeline import device
 from wsfp_helpers.profiles import Profile, load_vlm
 from wsfp_helpers.pseudo import pseudo_label, pseudo_quality
 from wsfp_helpers.results import FOLDER, scores_row, write_results
+from wsfp_helpers.runs import device
 from wsfp_helpers.storage import InputError, read_json, write_json
 from wsfp_helpers.train import load_model, train
 

@@ -28,10 +28,11 @@ from wsfp_helpers.evaluate import confusions, mapped
 from wsfp_helpers.fcam import extract_to_folder
 from wsfp_helpers.labels import CELEBAMASK, LAPA, to_lapa_table
 from wsfp_helpers.parser import Parser, load_parser, make_copies, train_parser
-from wsfp_helpers.pipeline import device
 from wsfp_helpers.profiles import Profile, Source
 from wsfp_helpers.pseudo import write_pseudo_labels
 from wsfp_helpers.results import group_rows, scored_rows, write_results
+from wsfp_helpers.runs import device
+from wsfp_helpers.segment import remove_state
 from wsfp_helpers.storage import InputError, atomic_path, read_label_map
 from wsfp_helpers.train import load_model
 from wsfp_helpers.trunk import features, load_trunk
@@ -206,6 +207,7 @@ class Study:
             copies = make_copies(faces, target, settings, trunk)
             network, _ = train_parser(copies, settings, seed=seed, folder=folder, desc=f"{method}, seed {seed}")
             Parser(network, trunk, settings, {"targets": source, "seed": seed}).save(path)
+            remove_state(folder)
         return load_parser(path), folder
 
     def matrices(self, method: str, seeds: Sequence[int], faces: Faces) -> np.ndarray:
