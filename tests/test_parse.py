@@ -18,8 +18,10 @@ FACE_GREY, WALL_GREY = 200, 40
 class Grey(Parser):
     """Calls bright pixels skin with a fixed probability, everything else background."""
 
-    def __init__(self, sure=0.95):
+    def __init__(self, sure=0.95, weight=1.0):
         self.sure, self.config, self.network = sure, ParserConfig(size=32), torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(self.network.weight, weight)
+        torch.nn.init.zeros_(self.network.bias)
         self.seen = []
 
     def probabilities(self, pictures, flip=True):
@@ -94,7 +96,7 @@ def test_a_corrupt_photograph_is_named_and_the_others_go_on(folder, tmp_path):
     (folder / "d.png").write_bytes(b"")
     report = parse(folder, tmp_path / "out", Grey())
     assert list(report.failed) == ["b.jpg", "d.png"] and "b.jpg" in str(report)
-    assert sorted(p.name for p in (tmp_path / "out").glob("*")) == ["a.png", "c.png", "sheets"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*")) == ["a.png", "c.png", "settings.json", "sheets"]
 
 
 def test_no_clear_face_gets_an_answer_and_a_warning(folder, tmp_path):
@@ -158,7 +160,46 @@ def test_a_label_map_that_cannot_be_written_leaves_the_old_one(folder, tmp_path,
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(InputError, match="No space left"):
         parse(folder, out, Grey())
-    assert (out / "a.png").read_bytes() == before and sorted(p.name for p in out.iterdir()) == ["a.png", "sheets"]
+    assert (out / "a.png").read_bytes() == before
+    assert sorted(p.name for p in out.iterdir()) == ["a.png", "settings.json", "sheets"]
+
+
+def test_pictures_of_the_user_are_not_replaced(folder, tmp_path):
+    photograph().save(folder / "a.jpg")
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / "a.png").write_bytes(b"a picture")
+    with pytest.raises(InputError, match=r"album holds \*\.png files that are not label maps"):
+        parse(folder, album, Grey())
+    assert [(p.name, p.read_bytes()) for p in album.iterdir()] == [("a.png", b"a picture")]
+
+
+def test_maps_of_another_parser_are_not_replaced(folder, tmp_path):
+    photograph().save(folder / "a.jpg")
+    out = tmp_path / "out"
+    parse(folder, out, Grey())
+    before = {p: p.read_bytes() for p in out.rglob("*.png")}
+    with pytest.raises(InputError, match=r"out holds label maps made with .*choose another folder"):
+        parse(folder, out, Grey(weight=2.0))
+    assert {p: p.read_bytes() for p in out.rglob("*.png")} == before
+
+
+def test_more_photographs_later_get_maps_and_sheets_of_their_own(folder, tmp_path):
+    photograph().save(folder / "a.jpg")
+    out = tmp_path / "out"
+    (first,) = parse(folder, out, Grey()).sheets
+    before = first.read_bytes()
+    later = tmp_path / "later"
+    later.mkdir()
+    photograph(50, 90, (10, 40), (30, 60)).save(later / "b.jpg")
+    (second,) = parse(later, out, Grey()).sheets
+    assert sorted(p.name for p in out.glob("*.png")) == ["a.png", "b.png"]
+    assert second.name == "sheet_002.png" and first.read_bytes() == before != second.read_bytes()
+
+
+def test_a_call_that_can_read_nothing_leaves_no_folder(folder, tmp_path):
+    (folder / "a.jpg").write_bytes(b"no picture")
+    assert list(parse(folder, tmp_path / "out", Grey()).failed) == ["a.jpg"] and not (tmp_path / "out").exists()
 
 
 def two_faces(name):
@@ -182,6 +223,6 @@ def test_an_interrupted_prediction_goes_on_and_another_parsers_folder_is_refused
     predict(faces, tmp_path / "out", grey)
     assert grey.seen == [True] * 3 and (tmp_path / "out" / "b.png").exists()
     with pytest.raises(InputError, match="choose another folder"):
-        predict(faces, tmp_path / "out", Grey())
+        predict(faces, tmp_path / "out", Grey(weight=2.0))
     with pytest.raises(InputError, match="choose another folder"):
         predict(two_faces("other")[0], tmp_path / "out", grey)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,10 @@ def parse(source: str | Path, out: str | Path, parser: str | Path | FaceParser =
 
     A label map is an index PNG of the 19 classes with the size that the photograph has on a screen (its EXIF
     orientation applied).  A photograph that cannot be read is named in ``failed`` and the others go on; one without a
-    clear face gets an answer and a warning.  Raises :class:`InputError` when there is nothing to do, when ``out`` is
-    the folder of the photographs, or when two photographs would get the same name.
+    clear face gets an answer and a warning.  ``out`` may hold what this parser has written before: maps of the same
+    names are replaced, sheets are kept and numbered on.  Raises :class:`InputError` when there is nothing to do, when
+    ``out`` is the folder of the photographs or holds PNG files of anything else, another parser's maps among them, or
+    when two photographs would get the same name.
     """
     photographs, out = find_photographs(source), Path(out)
     if out.exists() and not out.is_dir():
@@ -61,6 +64,7 @@ def parse(source: str | Path, out: str | Path, parser: str | Path | FaceParser =
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"two photographs in {source} are called {twice!r}, and so would be their maps: rename one")
     parser = parser if isinstance(parser, FaceParser) else load_parser(parser)
+    settings = {"parser": fingerprint(parser.network)}
     report, tiles = ParseReport(), []
     for photograph in tqdm(photographs, desc="parse", unit="photograph", leave=False, disable=len(photographs) == 1):
         try:
@@ -71,16 +75,18 @@ def parse(source: str | Path, out: str | Path, parser: str | Path | FaceParser =
         sight = parser.look(image)
         label_map, _ = sight.label_map()
         path = out / f"{photograph.stem}.png"
+        if not report.written:  # only now, so that a call that can read no photograph leaves no folder behind
+            claim_folder(out, settings, "label maps", "*.png")
         write_index_png(path, label_map, PALETTE)
         report.written.append(path)
         if doubt := doubts(sight):
             report.warnings[photograph.name] = doubt
         tiles.append(_tile(image, label_map, photograph.name, doubt))
         if len(tiles) == PER_SHEET:
-            report.sheets.append(_write_sheet(tiles, out, len(report.sheets)))
+            report.sheets.append(_write_sheet(tiles, out / SHEETS))
             tiles = []
     if tiles:
-        report.sheets.append(_write_sheet(tiles, out, len(report.sheets)))
+        report.sheets.append(_write_sheet(tiles, out / SHEETS))
     return report
 
 
@@ -136,7 +142,8 @@ def _tile(image: np.ndarray, label_map: np.ndarray, name: str, doubt: str) -> Im
     return tile
 
 
-def _write_sheet(tiles: list[Image.Image], out: Path, number: int) -> Path:
+def _write_sheet(tiles: list[Image.Image], folder: Path) -> Path:
+    """Write a sheet with the first number of ``folder`` that is free."""
     columns = min(2, len(tiles))
     rows = -(-len(tiles) // columns)
     legend = list(_legend(2 * _TILE * columns))
@@ -148,7 +155,8 @@ def _write_sheet(tiles: list[Image.Image], out: Path, number: int) -> Path:
         y = rows * tiles[0].height + line * _LINE
         draw.rectangle((x, y + 2, x + 12, y + 14), tuple(PALETTE[k].tolist()), "black")
         draw.text((x + 16, y + 1), CELEBAMASK.words[k], "black", font)
-    path = out / SHEETS / f"sheet_{number + 1:03d}.png"
+    numbered = (folder / f"sheet_{number:03d}.png" for number in count(1))
+    path = next(path for path in numbered if not path.exists())
     with atomic_path(path) as part:
         sheet.save(part, format="PNG")
     return path
