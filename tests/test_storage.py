@@ -69,6 +69,31 @@ def test_folder_that_is_a_file_is_a_sentence(tmp_path):
         write_json(tmp_path / "file" / "a.json", {})
 
 
+@pytest.mark.parametrize("target", ["folder", "file/a.json", "file/deep/a.json"])
+def test_a_relative_path_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("old")
+    Path("folder").mkdir()
+    with pytest.raises(InputError, match=f"could not write {target} .*it is as it was"):
+        write_json(target, {})
+    assert Path("file").read_text() == "old" and sorted(os.listdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("call", [(Path, "mkdir"), (storage.tempfile, "mkstemp"), (os, "replace")])
+def test_a_folder_without_permission_is_a_sentence(tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+
+    def denied(*arguments, **keywords):
+        # As the system does: the folder above for mkdir, else the temporary file with its absolute name.
+        named = tmp_path.parent if call[1] == "mkdir" else next(tmp_path.rglob("*.part"), tmp_path / "out" / "x.part")
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(named))
+
+    monkeypatch.setattr(*call, denied)
+    with pytest.raises(InputError, match=r"could not write out/a\.json \(Permission denied\)"):
+        write_json("out/a.json", {})
+    assert no_leftovers(tmp_path)
+
+
 def test_errors_about_other_files_are_passed_on(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "out" / "a.txt"):
         open("/nowhere/at/all")

@@ -46,10 +46,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None or str(error.filename).startswith(str(path.parent)):
+        # Before there is a temporary file the error is ours; then unless it names another file.
+        if temporary is None or error.filename is None or str(error.filename) == name:
             why = error.strerror or str(error)
             raise InputError(
-                f"could not write {path} ({why}): nothing was changed; free space or choose another folder"
+                f"could not write {path} ({why}): it is as it was; free space or choose another place"
             ) from error
         raise
     finally:
