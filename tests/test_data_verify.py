@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from copies import make_celebamask, make_folder, make_helen, make_helen_relabelled, make_lapa, picture, save
 
-from wsfp_helpers.data import frl
+from wsfp_helpers.data import frl, helen, lapa
 from wsfp_helpers.data.verify import SHOWN, Report, verify
 from wsfp_helpers.storage import InputError
 
@@ -19,6 +19,14 @@ def texts(report, kind):
     return [fault.text for fault in report.faults if fault.kind == kind]
 
 
+@pytest.fixture
+def small_counts(monkeypatch):
+    """The copies of the tests have few pictures."""
+    monkeypatch.setattr(lapa, "COUNTS", {"train": 2, "val": 1, "test": 1})
+    monkeypatch.setattr(helen, "COUNTS", {"train": 2, "val": 1, "test": 1})
+
+
+@pytest.mark.usefixtures("small_counts")
 @pytest.mark.parametrize(
     "make, layout, count",
     [
@@ -33,6 +41,21 @@ def test_sound_copies_have_no_fault(make, layout, count, tmp_path):
     assert report.ok, str(report)
     assert report.layout == layout and report.counts["pictures"] == count
     assert "no fault found" in str(report) and layout in str(report)
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong"), [(make_lapa, "train 2 instead of 18176"), (make_helen, "test 1 instead of")]
+)
+def test_splits_of_another_size_are_a_fault(make, wrong, tmp_path):
+    report = verify(make(tmp_path))
+    assert kinds(report) == ["lists"] and wrong in str(report)
+
+
+@pytest.mark.parametrize("folder", ["images", "train/images"])
+def test_an_empty_copy_is_a_fault(folder, tmp_path):
+    (tmp_path / folder).mkdir(parents=True)
+    report = verify(tmp_path)
+    assert f"no picture in {tmp_path / folder}" in texts(report, "missing") and not report.ok
 
 
 @pytest.mark.parametrize("merged", [False, True])
@@ -94,13 +117,16 @@ def test_every_fault_of_celebamask_is_found_at_once(tmp_path):
     assert texts(report, "missing") == ["picture 2001 has no label map or part mask"]
 
 
+@pytest.mark.usefixtures("small_counts")
 def test_lists_of_helen_that_overlap(tmp_path):
     root = make_helen(tmp_path)
     (root / "testing.txt").write_text("1 , 13_1\n2 , 10_1\n3 , 14_1\n")
     (root / "tuning.txt").write_text("12_1\n")
     report = verify(root)
     assert texts(report, "duplicate id") == ["the id 10_1 comes 2 times"]
-    assert len(texts(report, "missing")) == 12 and len(texts(report, "lists")) == 1
+    assert len(texts(report, "missing")) == 12
+    damaged, counts = texts(report, "lists")
+    assert "is '12_1'" in damaged and "(val 0 instead of 1, test 3 instead of 1)" in counts
 
 
 def test_id_in_two_splits_of_lapa_and_a_missing_split(tmp_path):
@@ -108,7 +134,7 @@ def test_id_in_two_splits_of_lapa_and_a_missing_split(tmp_path):
     shutil.copy(root / "train" / "images" / "100_0.jpg", root / "val" / "images" / "100_0.jpg")
     shutil.copy(root / "train" / "labels" / "100_0.png", root / "val" / "labels" / "100_0.png")
     shutil.rmtree(root / "test")
-    assert kinds(verify(root)) == ["duplicate id", "duplicate picture", "missing"]
+    assert kinds(verify(root)) == ["duplicate id", "duplicate picture", "lists", "missing"]
 
 
 def test_files_of_frl_london_are_held_against_the_registry(tmp_path):

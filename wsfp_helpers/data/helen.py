@@ -17,6 +17,7 @@ from wsfp_helpers.labels import LAPA
 from wsfp_helpers.storage import InputError, existing, open_picture, picture_size, read_image
 
 LISTS = {"train": "exemplars.txt", "val": "tuning.txt", "test": "testing.txt"}
+COUNTS = {"train": 2_000, "val": 230, "test": 100}
 RELABELLED = ("train", "test", "test_resize")
 LICENCE = "Helen: for non-commercial research only; the pictures may not be passed on"
 

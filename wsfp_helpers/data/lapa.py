@@ -11,6 +11,7 @@ from wsfp_helpers.labels import LAPA
 from wsfp_helpers.storage import InputError
 
 SPLITS = ("train", "val", "test")
+COUNTS = {"train": 18_176, "val": 2_000, "test": 2_000}
 LICENCE = "LaPa: for non-commercial research and education only; the pictures may not be passed on"
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -147,6 +147,7 @@ def _lapa(report: Report) -> None:
     report.layout = "LaPa"
     folders = {split: (report.path / split / "images", report.path / split / "labels") for split in lapa.SPLITS}
     _paired(report, folders, classes=len(LAPA))
+    _check_counts(report, lapa.COUNTS)
 
 
 def _helen_relabelled(report: Report) -> None:
@@ -175,6 +176,8 @@ def _paired(
             report.add("missing", images, f"no folder of pictures at {images}")
             continue
         found = pictures_by_id(images, picture_ending)
+        if not found:
+            report.add("missing", images, f"no picture in {images}")
         report.counts[f"pictures of {split}"] = sum(map(len, found.values()))
         for key, paths in found.items():
             seen[key] += len(paths) if split not in copies else 0
@@ -202,10 +205,11 @@ def _helen_smith(report: Report) -> None:
     for split, name in helen.LISTS.items():
         try:
             ids = helen.read_list(root / name)
-            report.counts[f"pictures of the {split} split"] = len(ids)
+            report.counts[f"pictures of {split}"] = len(ids)
             seen.update(ids)
         except InputError as error:
             report.add("lists", root / name, str(error))
+    _check_counts(report, helen.COUNTS)
     _twice(report, seen)
     pictures = {key: helen.picture_path(root, key) for key in seen}
     maps = {
@@ -224,6 +228,13 @@ def _frl(report: Report) -> None:
             report.add("missing", path, f"no file at {path}")
         elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             report.add("hash", path, f"{path} is not the published file: remove it, and run wsfp data get frl-london")
+
+
+def _check_counts(report: Report, expected: Mapping[str, int]) -> None:
+    got = {split: report.counts.get(f"pictures of {split}", 0) for split in expected}
+    if wrong := [f"{split} {got[split]} instead of {n}" for split, n in expected.items() if got[split] != n]:
+        text = f"the splits in {report.path} do not match ({', '.join(wrong)}): check that the copy is whole"
+        report.add("lists", report.path, text)
 
 
 def _twice(report: Report, seen: Counter) -> None:
