@@ -102,6 +102,11 @@ def test_bad_files(tmp_path, change, message):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="no boxes file at"):
         read_boxes(tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match="is a folder: expected the boxes file itself$"):
+        read_boxes(tmp_path)
+    (tmp_path / "boxes.jsonl").write_text(LINE)
+    with pytest.raises(InputError, match=r"did you mean .*/boxes\.jsonl\?"):
+        read_boxes(tmp_path)
 
 
 @pytest.mark.parametrize("other", ["pictures", "detector", "phrases"])

@@ -142,6 +142,12 @@ def test_bad_input_is_refused_before_anything_is_written(folder, tmp_path):
         parse(folder, folder / "a.png", Grey())
     with pytest.raises(InputError, match="no parser"):
         parse(folder, out, tmp_path / "none.safetensors")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match=r"run is a folder: expected the parser \(weak, .*\) itself$"):
+        parse(folder, out, tmp_path / "run")
+    (tmp_path / "run" / "parser.safetensors").touch()
+    with pytest.raises(InputError, match=r"did you mean .*run/parser\.safetensors\?"):
+        parse(folder, out, tmp_path / "run")
     photograph().save(folder / "a.jpg")
     with pytest.raises(InputError, match="'a'"):
         parse(folder, out, Grey())

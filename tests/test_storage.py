@@ -113,6 +113,8 @@ def test_bad_json_names_the_file(tmp_path):
         read_json(path)
     with pytest.raises(InputError, match="no JSON file at"):
         read_json(tmp_path / "b.json")
+    with pytest.raises(InputError, match="is a folder: expected the JSON file itself"):
+        read_json(tmp_path)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -161,7 +163,7 @@ def test_truncated_and_foreign_files_are_sentences(tmp_path, suffix):
         read_image(tmp_path / "none.png")
     with pytest.raises(InputError, match="no image at"):
         picture_size(tmp_path / "none.png")
-    with pytest.raises(InputError, match="cannot be read as an image"):
+    with pytest.raises(InputError, match="is a folder: expected the image itself"):
         read_image(tmp_path)
 
 

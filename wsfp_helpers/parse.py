@@ -12,9 +12,17 @@ from tqdm.auto import tqdm
 from wsfp_helpers.colour import PALETTE, paint
 from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
-from wsfp_helpers.parser import FaceParser, Looks, Sight, load_parser
+from wsfp_helpers.parser import SHIPPED, FaceParser, Looks, Sight, load_parser
 from wsfp_helpers.runs import fingerprint
-from wsfp_helpers.storage import InputError, atomic_path, claim_folder, existing, read_image, write_index_png
+from wsfp_helpers.storage import (
+    InputError,
+    atomic_path,
+    claim_folder,
+    existing,
+    existing_file,
+    read_image,
+    write_index_png,
+)
 from wsfp_helpers.tables import photographs
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -63,7 +71,10 @@ def parse(source: str | Path, out: str | Path, parser: str | Path | FaceParser =
     if len(set(stems)) != len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"two photographs in {source} are called {twice!r}, and so would be their maps: rename one")
-    parser = parser if isinstance(parser, FaceParser) else load_parser(parser)
+    if not isinstance(parser, FaceParser):
+        what = f"parser ({', '.join(SHIPPED)}, or a file of wsfp parser)"
+        known = str(parser) in SHIPPED
+        parser = load_parser(parser if known else existing_file(parser, what, "parser.safetensors"))
     settings = {"parser": fingerprint(parser.network)}
     report, tiles = ParseReport(), []
     for photograph in tqdm(photographs, desc="parse", unit="photograph", leave=False, disable=len(photographs) == 1):

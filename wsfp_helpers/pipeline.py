@@ -23,7 +23,7 @@ from wsfp_helpers.parser import DeepLabParser, Parser, make_copies, train_parser
 from wsfp_helpers.profiles import ModelConfig, Profile, Source, load_vlm, profile
 from wsfp_helpers.runs import device
 from wsfp_helpers.segment import remove_state
-from wsfp_helpers.storage import InputError, existing, read_json, read_label_map
+from wsfp_helpers.storage import InputError, existing, existing_file, read_json, read_label_map
 from wsfp_helpers.train import load_model, train
 from wsfp_helpers.trunk import load_trunk
 from wsfp_helpers.vit import MultiClassTokenViT
@@ -121,7 +121,8 @@ def boxes_name(boxes: str | Path | None) -> str | None:
     """Name of boxes by which results of others are told apart: ``"shipped"``, a digest of the file, or ``None``."""
     if boxes is None or str(boxes) == SHIPPED:
         return boxes
-    return f"boxes-{hashlib.sha256(existing(boxes, 'boxes file').read_bytes()).hexdigest()[:12]}"
+    content = existing_file(boxes, "boxes file", "boxes.jsonl").read_bytes()
+    return f"boxes-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:

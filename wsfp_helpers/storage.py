@@ -76,7 +76,7 @@ def _plain(value: object) -> object:
 def read_json(path: str | Path) -> object:
     """Read a JSON file; raises :class:`InputError` naming the file when it is missing or not JSON."""
     try:
-        return json.loads(existing(path, "JSON file").read_text(encoding="utf-8"))
+        return json.loads(existing_file(path, "JSON file").read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON ({error}): write it again or restore it") from error
 
@@ -104,6 +104,15 @@ def existing(path: str | Path, what: str = "file") -> Path:
     return path
 
 
+def existing_file(path: str | Path, what: str = "file", inside: str = "") -> Path:
+    """``path`` if it is there and no folder; ``inside`` is the name that a file of this kind has in its folder."""
+    path = existing(path, what)
+    if path.is_dir():
+        hint = f"; did you mean {path / inside}?" if inside and (path / inside).exists() else ""
+        raise InputError(f"{path} is a folder: expected the {what} itself{hint}")
+    return path
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Read a picture as ``(H, W, 3)`` uint8 RGB with its EXIF orientation applied; 16-bit grey is scaled to 8 bits."""
     with open_picture(path) as picture:
@@ -115,7 +124,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 def picture_size(path: str | Path) -> tuple[int, int]:
     """Height and width of a picture as :func:`read_image` gives it, from its header only."""
-    existing(path, "image")
+    existing_file(path, "image")
     try:
         with Image.open(path) as picture:
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
@@ -166,7 +175,7 @@ def write_index_png(path: str | Path, label_map: np.ndarray, palette: np.ndarray
 @contextmanager
 def open_picture(path: str | Path) -> Iterator[Image.Image]:
     """Open and decode an image; raises :class:`InputError` naming the file when it is missing or damaged."""
-    existing(path, "image")
+    existing_file(path, "image")
     with ExitStack() as stack:
         try:
             picture = stack.enter_context(Image.open(path))

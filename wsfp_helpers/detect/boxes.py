@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, Detector
-from wsfp_helpers.storage import InputError, atomic_path, existing
+from wsfp_helpers.storage import InputError, atomic_path, existing_file
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -64,7 +64,7 @@ def read_boxes(path: str | Path) -> Boxes:
 
 def _read(path: str | Path) -> tuple[Boxes, int]:
     """Records of the whole lines, and their length in bytes."""
-    content = existing(path, "boxes file").read_bytes()
+    content = existing_file(path, "boxes file", "boxes.jsonl").read_bytes()
     kept = content.rfind(b"\n") + 1
     records: Boxes = {}
     for number, line in enumerate(content[:kept].splitlines(), 1):
