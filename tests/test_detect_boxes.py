@@ -102,7 +102,7 @@ def test_bad_files(tmp_path, change, message):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="no boxes file at"):
         read_boxes(tmp_path / "none.jsonl")
-    with pytest.raises(InputError, match="is a folder: expected the boxes file itself$"):
+    with pytest.raises(InputError, match=r"is a folder: expected the boxes file itself$"):
         read_boxes(tmp_path)
     (tmp_path / "boxes.jsonl").write_text(LINE)
     with pytest.raises(InputError, match=r"did you mean .*/boxes\.jsonl\?"):
@@ -128,6 +128,13 @@ def test_phrases_and_boxes_at_the_border():
         check_phrase(Counting(), " . ")
     assert clip_box((-3, 2, 9, 30), 20, 8) == (0, 2, 8, 20)
     assert clip_box((9, 2, 12, 6), 20, 8) is None
+
+
+def test_a_file_in_place_of_the_folder_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(InputError, match=r"could not write .*file/boxes\.jsonl .*choose another folder"):
+        detect_dataset(faces(), Counting(), tmp_path / "file" / "boxes.jsonl")
+    assert (tmp_path / "file").read_text() == "old"
 
 
 def test_rounding_keeps_boxes_valid(tmp_path):

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tqdm.auto import tqdm
 
@@ -122,7 +123,7 @@ def detect_dataset(
     mine = range(number, len(faces), count)
     done = _resume(path, [faces.ids[i] for i in mine], detector.name, phrases)
     todo = [i for i in mine if faces.ids[i] not in done]
-    with path.open("a", encoding="utf-8") as file, tqdm(total=len(mine), initial=len(done), desc=path.name) as bar:
+    with _open_to_append(path) as file, tqdm(total=len(mine), initial=len(done), desc=path.name) as bar:
         for start in range(0, len(todo), batch):
             chosen = todo[start : start + batch]
             images = [faces.image(i) for i in chosen]
@@ -133,8 +134,15 @@ def detect_dataset(
     return path
 
 
+def _open_to_append(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"could not write {path} ({error.strerror}): choose another folder for the boxes") from error
+
+
 def _resume(path: Path, ids: Sequence[str], detector: str, phrases: Sequence[str]) -> Boxes:
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         return {}
     records, kept = _read(path)
