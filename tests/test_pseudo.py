@@ -20,6 +20,7 @@ from wsfp_helpers.pseudo import (
     write_pseudo_labels,
 )
 from wsfp_helpers.reference import confusion_by_class
+from wsfp_helpers.runs import save_weights
 from wsfp_helpers.storage import InputError, write_index_png
 
 
@@ -89,6 +90,15 @@ def test_theta_outside_the_range_of_the_maps_is_refused(theta, folder, tmp_path)
         pseudo_label(next(make_fcams()), theta)
     with pytest.raises(InputError, match="theta is"):
         write_pseudo_labels(folder, tmp_path / "out", theta)
+    assert not (tmp_path / "out").exists()
+
+
+def test_refused_input_claims_no_folder(folder, tmp_path):
+    with pytest.raises(InputError, match="0 processes"):
+        write_pseudo_labels(folder, tmp_path / "out", workers=0)
+    save_weights(tmp_path / "run" / "model.safetensors", {"weight": torch.zeros(2)})
+    with pytest.raises(InputError, match=r"model\.safetensors is not a saved FCAM"):
+        write_pseudo_labels(tmp_path / "run", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

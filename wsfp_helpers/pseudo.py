@@ -60,7 +60,10 @@ def write_pseudo_labels(
     and not older than its map.  Raises :class:`InputError` when ``out`` holds labels made with another setting.
     """
     _check_theta(theta)
+    if workers < 1:
+        raise InputError(f"{workers} processes for pseudo labels: expected 1 or more")
     folder, out = fcams if isinstance(fcams, FcamFolder) else FcamFolder(fcams), Path(out)
+    folder[0]  # so that weights of anything else are refused before the folder is claimed
     source = folder.paths[0].parent.resolve()
     settings = {"theta": float(theta), "size": None if size is None else list(size), "fcams": str(source)}
     claim_folder(out, settings, "pseudo labels", "*.png")
