@@ -143,6 +143,14 @@ def test_a_run_that_did_not_end_has_no_model(trained, tmp_path):
         pipeline.load_run(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("content", [{}, [], {"config": {"profile": "embedded", "parser": {}}}])
+def test_the_run_of_something_else_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(InputError, match=r"config\.json is not that of a run of `wsfp train`"):
+        pipeline.load_run(tmp_path)
+
+
 def test_ccd_in_shares_is_ccd_in_one_piece(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "load_detector", lambda *_: FakeDetector())
     whole = pipeline.run_ccd(tiny, tmp_path / "whole", seed=1)

@@ -131,12 +131,17 @@ def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:
     Raises :class:`InputError` when the folder is no run, or its training has not ended.
     """
     folder = Path(folder)
-    config = read_json(existing(folder / runs.CONFIG, "run directory"))["config"]["profile"]
+    about = existing(folder / runs.CONFIG, "run directory")
+    try:
+        config = read_json(about)["config"]["profile"]
+        network = ModelConfig(**config["model"])
+        reading = FcamConfig(**config["fcam"] | {"scales": tuple(config["fcam"]["scales"])})
+        data = {part: Source(**config[part]) for part in ("train_data", "val_data", "test_data")}
+        made = replace(profile(config["name"]), model=network, fcam=reading, **data)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{about} is not that of a run of `wsfp train`: choose the run directory of one") from error
     model = existing(folder / "model.safetensors", "trained model (did the training end? start it again)")
-    network = ModelConfig(**config["model"])
-    reading = FcamConfig(**config["fcam"] | {"scales": tuple(config["fcam"]["scales"])})
-    data = {part: Source(**config[part]) for part in ("train_data", "val_data", "test_data")}
-    return load_model(network.empty(), model), replace(profile(config["name"]), model=network, fcam=reading, **data)
+    return load_model(network.empty(), model), made
 
 
 def shipped_model(name: str = "full") -> MultiClassTokenViT:
