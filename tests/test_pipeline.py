@@ -99,6 +99,21 @@ def test_a_run_refuses_other_boxes_of_the_same_name(tiny, tmp_path, monkeypatch)
         pipeline.run_train(tiny, tmp_path / "run", boxes, tcd=False)
 
 
+@pytest.mark.parametrize("redraw", [False, True])
+def test_boxes_that_lack_pictures_claim_no_folder(tiny, tmp_path, redraw):
+    record = BoxRecord(tiny.faces("train").ids[0], (160, 160), "fake", {})
+    (tmp_path / "few.jsonl").write_text(record.line())
+    with pytest.raises(InputError, match=rf"few\.jsonl lack {COUNT - 1} of the {COUNT} images"):
+        pipeline.run_train(tiny, tmp_path / "run", tmp_path / "few.jsonl", tcd=False, redraw=redraw)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["redraw", "mix_originals"])
+def test_options_of_masking_need_boxes(tiny, tmp_path, option):
+    with pytest.raises(InputError, match="give boxes"):
+        pipeline.run_train(tiny, tmp_path / "run", tcd=False, **{option: True})
+
+
 def test_maps_pseudo_labels_and_parser_follow(trained, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "profile", lambda name: replace(tiny, fcam=FcamConfig(scales=(1.0,), flip=False)))
     fcams = pipeline.run_fcam(trained, tmp_path / "fcams")

@@ -16,7 +16,15 @@ from wsfp_helpers import ccd, fcam, runs
 from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.deeplab import DeepLabConfig, train_deeplab
 from wsfp_helpers.detect import load_detector
-from wsfp_helpers.detect.boxes import Boxes, detect_dataset, merge_boxes, read_boxes, shard_path, shipped_boxes
+from wsfp_helpers.detect.boxes import (
+    Boxes,
+    check_complete,
+    detect_dataset,
+    merge_boxes,
+    read_boxes,
+    shard_path,
+    shipped_boxes,
+)
 from wsfp_helpers.fcam import FcamConfig
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parser import DeepLabParser, Parser, make_copies, train_parser
@@ -91,18 +99,23 @@ def run_train(
         config = replace(config, train=replace(config.train, tcd=None))
     config = replace(config, train=replace(config.train, seed=seed))
     masking = {"boxes": boxes_name(boxes), "redraw": redraw, "mix_originals": mix_originals}
+    if boxes is None and (redraw or mix_originals):
+        raise InputError("redraw and mix_originals say how CCD masks pictures: give boxes, too, or leave them out")
     faces = config.faces("train").weak()
     records = open_boxes(boxes, config)
-    vit = config.model.build(seed)
-    vlm = load_vlm(config.vlm) if tcd else None
-    with PartialState().main_process_first():
-        out = runs.start_run(out, {"profile": asdict(config), **masking}, seed)
 
     def masked(epoch: int | None = None) -> WeakFaces:
         return ccd.masked_faces(faces, records, config.ccd, seed, epoch, mix_originals)
 
-    data = faces if records is None else masked if redraw else masked()
-    train(vit, data, config.train, out, vlm)
+    data = faces
+    if records is not None:
+        check_complete(records, faces, f"the boxes of {boxes}")
+        data = masked()  # also with redraw: boxes that cannot be used are refused before the folder is claimed
+    vit = config.model.build(seed)
+    vlm = load_vlm(config.vlm) if tcd else None
+    with PartialState().main_process_first():
+        out = runs.start_run(out, {"profile": asdict(config), **masking}, seed)
+    train(vit, masked if redraw else data, config.train, out, vlm)
     return out
 
 
