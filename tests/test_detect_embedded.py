@@ -85,6 +85,8 @@ def test_head_shapes_and_gradients():
 
 
 def test_bad_phrase_and_bad_weights(tmp_path):
+    with pytest.raises(InputError, match="has its own weights"):
+        load_detector("embedded", weights="dino.pth")
     with pytest.raises(InputError, match="does not know 'chin'"):
         fixed().from_tokens(torch.zeros(1, 16, 8), [(9, 9)], ["chin"])
     with pytest.raises(InputError, match=r"no detector weights \(made by scripts/train_detector.py"):

@@ -24,6 +24,11 @@ def load_detector(
     them.
     """
     if name == "embedded":
+        if weights is not None or text_encoder is not None:
+            raise InputError(
+                "the embedded detector has its own weights: leave out --weights and --text-encoder, or choose a "
+                "profile with Grounding DINO (paper)"
+            )
         from wsfp_helpers.detect.embedded import EmbeddedDetector
 
         return EmbeddedDetector(**options).to(device)
