@@ -15,7 +15,7 @@ from wsfp_helpers.storage import InputError
 
 
 def test_a_tcd_step_equals_the_loops_over_pictures_components_and_prompts():
-    comparison = bench.tcd_step(batch=2, repeats=1)
+    comparison = bench.tcd_step(repeats=1)
     assert comparison.name == "tcd_step" and comparison.max_abs_diff < 1e-5
 
 
