@@ -273,6 +273,12 @@ def test_missing_extra_and_empty_folders_are_named(folders, tmp_path):
         evaluate_folders(pred, gt, labels="celebamask", pred_labels="lapa")
 
 
+@pytest.mark.parametrize("option", [{"mode": "by-name"}, {"mode": "xyz"}, {"ears_to_skin": True}])
+def test_options_of_the_map_to_11_classes_need_one(folders, option):
+    with pytest.raises(InputError, match="nothing is mapped here: leave them out"):
+        evaluate_folders(*folders, **option)
+
+
 def test_another_palette_is_noted_and_a_renumbered_one_refused(folders):
     pred, gt = folders
     expected = evaluate_folders(pred, gt).mean_f1

@@ -274,12 +274,18 @@ def evaluate_folders(
     ``labels`` is the scheme of ``gt`` (``celebamask`` or ``lapa``), ``pred_labels`` that of ``pred`` (default: the
     same).  Predictions in 19 classes against LaPa or Helen are mapped to 11 by ``mode`` (see
     :func:`wsfp_helpers.labels.to_lapa_table`) and the mode is noted.  Raises :class:`InputError` naming the file for
-    missing or extra predictions and for anything that is not an index PNG of the scheme.
+    missing or extra predictions and for anything that is not an index PNG of the scheme, and for a ``mode`` or
+    ``ears_to_skin`` where nothing is mapped.
     """
     scheme, source = _scheme(labels), _scheme(pred_labels or labels)
     if source.name == LAPA.name != scheme.name:
         raise InputError("11-class predictions cannot be held against 19-class label maps: give --labels lapa")
     mapped = source.name != scheme.name
+    if not mapped and (mode != "geometric" or ears_to_skin):
+        raise InputError(
+            "--mode and --ears-to-skin say how 19 classes become 11, and nothing is mapped here: leave them out, or "
+            "give --labels lapa --pred-labels celebamask"
+        )
     names = _matching_names(Path(pred), Path(gt))
     repainted = 0
 
