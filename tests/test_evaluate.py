@@ -273,6 +273,25 @@ def test_missing_extra_and_empty_folders_are_named(folders, tmp_path):
         evaluate_folders(pred, gt, labels="celebamask", pred_labels="lapa")
 
 
+def test_the_palette_of_the_truth_is_looked_at_too(folders):
+    pred, gt = folders
+    write_index_png(gt / "1.png", np.zeros((24, 17), np.uint8), LAPA_PALETTE)
+    notes = evaluate_folders(pred, gt).notes
+    assert any("1 label maps of the truth have another palette" in note and "--labels" in note for note in notes)
+    order = np.random.default_rng(2).permutation(19)
+    write_index_png(gt / "0.png", np.zeros((24, 17), np.uint8), PALETTE[order])
+    with pytest.raises(InputError, match=r"gt/0\.png has the colours of our classes in another order"):
+        evaluate_folders(pred, gt)
+
+
+def test_a_stretched_prediction_is_named(folders):
+    pred, gt = folders
+    write_index_png(pred / "0.png", np.zeros((12, 9), np.uint8), PALETTE)  # half the size, rounded
+    assert any("0.png, 9 x 12 for a label map of 17 x 24" in note for note in evaluate_folders(pred, gt).notes)
+    write_index_png(pred / "2.png", np.zeros((10, 20), np.uint8), PALETTE)
+    assert any("2.png, 20 x 10 for a label map of 17 x 24" in note for note in evaluate_folders(pred, gt).notes)
+
+
 @pytest.mark.parametrize("option", [{"mode": "by-name"}, {"mode": "xyz"}, {"ears_to_skin": True}])
 def test_options_of_the_map_to_11_classes_need_one(folders, option):
     with pytest.raises(InputError, match="nothing is mapped here: leave them out"):

@@ -287,14 +287,17 @@ def evaluate_folders(
             "give --labels lapa --pred-labels celebamask"
         )
     names = _matching_names(Path(pred), Path(gt))
-    repainted = 0
+    repainted, repainted_truth, resized = 0, 0, []
 
     def pairs() -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        nonlocal repainted
+        nonlocal repainted, repainted_truth
         for name in names:
             prediction = read_label_map(Path(pred) / name, len(source))
             repainted += _other_palette(Path(pred) / name, source)
             truth = read_label_map(Path(gt) / name, len(scheme))
+            repainted_truth += _other_palette(Path(gt) / name, scheme)
+            if prediction.shape != truth.shape:
+                resized.append((name, prediction.shape, truth.shape))
             yield to_lapa(prediction, mode, ears_to_skin) if mapped else prediction, truth
 
     scores = evaluate_pairs(pairs(), scheme)
@@ -302,9 +305,24 @@ def evaluate_folders(
     if mapped:
         ears = ", ears counted as skin" if ears_to_skin else ""
         notes.insert(0, f"note: predictions mapped from 19 to 11 classes, mode {mode}{ears}")
+    if resized:
+        # The first that was stretched says more than one that was only enlarged.
+        name, (h, w), (height, width) = next((r for r in resized if _stretched(*r[1:])), resized[0])
+        notes.append(f"note: a resized prediction is {name}, {w} x {h} for a label map of {width} x {height}")
+    if repainted_truth:
+        notes.append(
+            f"note: {repainted_truth:,} label maps of the truth have another palette than {scheme.name}: class ids "
+            f"were read, not colours; is --labels right?"
+        )
     if repainted:
         notes.append(f"note: {repainted:,} predictions have another palette: class ids were read, not colours")
     return replace(scores, notes=tuple(notes))
+
+
+def _stretched(small: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether ``small`` has other proportions than ``size``, by more than rounding would do."""
+    factor = min(small[0] / size[0], small[1] / size[1])
+    return max(small[0] - factor * size[0], small[1] - factor * size[1]) > 1
 
 
 def _scheme(name: str) -> Scheme:
