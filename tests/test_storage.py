@@ -201,11 +201,24 @@ def test_label_map_of_another_mode(tmp_path, mode):
 
 def test_picture_bomb_is_a_sentence(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
-    monkeypatch.setattr(storage.Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match="cannot be read as an image"):
-        read_image(tmp_path / "a.png")
-    with pytest.raises(InputError, match="cannot be read as an image"):
-        picture_size(tmp_path / "a.png")
+    monkeypatch.setattr(storage.Image, "MAX_IMAGE_PIXELS", 1000)
+    for read in (read_image, picture_size):
+        with pytest.raises(InputError, match=r"a\.png has too many pixels: expected at most 2,000; make .* smaller"):
+            read(tmp_path / "a.png")
+
+
+def test_a_large_picture_is_read_without_a_warning(tmp_path):
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
+    code = "from wsfp_helpers.storage import Image, read_image; Image.MAX_IMAGE_PIXELS = 4000; read_image('a.png')"
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=variables)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_floating_point_numbers_are_refused(tmp_path):
+    Image.fromarray(np.random.default_rng(0).random((8, 8), np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(InputError, match=r"a\.tiff holds floating-point numbers .*save it as"):
+        read_image(tmp_path / "a.tiff")
 
 
 def test_a_script_answers_bad_input_with_one_sentence(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,8 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+# Pillow refuses pictures of twice MAX_IMAGE_PIXELS, and warns of those between: they are read like any other.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is no image, or only part of one."""
+"""What Pillow raises for a file that is no image, only part of one, or too large."""
 
 
 class InputError(ValueError):
@@ -116,6 +120,11 @@ def existing_file(path: str | Path, what: str = "file", inside: str = "") -> Pat
 def read_image(path: str | Path) -> np.ndarray:
     """Read a picture as ``(H, W, 3)`` uint8 RGB with its EXIF orientation applied; 16-bit grey is scaled to 8 bits."""
     with open_picture(path) as picture:
+        if picture.mode == "F":
+            raise InputError(
+                f"{path} holds floating-point numbers (mode F), which say nothing of black and white: expected 8 or 16 "
+                f"bits; save it as a PNG or JPEG file"
+            )
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith("I"):
             upright = Image.fromarray((np.array(upright) >> 8).clip(0, 255).astype(np.uint8))
@@ -130,7 +139,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return picture.size if turned else picture.size[::-1]
     except _DAMAGED as error:
-        raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+        raise _no_image(path, error) from error
 
 
 def read_label_map(path: str | Path, classes: int) -> np.ndarray:
@@ -181,5 +190,13 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
             picture = stack.enter_context(Image.open(path))
             picture.load()
         except _DAMAGED as error:
-            raise InputError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+            raise _no_image(path, error) from error
         yield picture
+
+
+def _no_image(path: str | Path, error: Exception) -> InputError:
+    if isinstance(error, Image.DecompressionBombError):
+        return InputError(
+            f"{path} has too many pixels: expected at most {2 * Image.MAX_IMAGE_PIXELS:,}; make the picture smaller"
+        )
+    return InputError(f"{path} cannot be read as an image ({error}): replace or remove it")
