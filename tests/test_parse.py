@@ -71,6 +71,23 @@ def test_a_folder_gives_index_pngs_of_the_same_name_and_size(folder, tmp_path):
     assert "2 label maps" in str(report)
 
 
+def test_files_of_other_formats_are_counted(folder, tmp_path):
+    photograph().save(folder / "a.jpg")
+    for name in ("IMG_2.HEIC", "IMG_1.HEIC", ".DS_Store"):
+        (folder / name).write_bytes(b"x")
+    (folder / "more").mkdir()
+    report = parse(folder, tmp_path / "out", Grey())
+    assert report.skipped == ["IMG_1.HEIC", "IMG_2.HEIC"] and not report.failed
+    assert "skipped: 2 files" in str(report) and "the first is IMG_1.HEIC: convert" in str(report)
+    photograph().save(folder / "a.gif")
+    for name in ("a.gif", "IMG_1.HEIC"):
+        with pytest.raises(InputError, match=rf"no photographs at .*{name}: expected \.jpg, .* files; convert others"):
+            parse(folder / name, tmp_path / "other", Grey())
+    (folder / "a.jpg").unlink()
+    with pytest.raises(InputError, match="no photographs at"):
+        parse(folder, tmp_path / "other", Grey())
+
+
 def test_the_orientation_of_the_camera_is_applied(folder, tmp_path):
     upright = photograph(60, 40, (5, 30), (10, 30))
     exif = Image.Exif()
@@ -130,7 +147,7 @@ def test_bad_input_is_refused_before_anything_is_written(folder, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match="no photograph or folder at"):
         parse(tmp_path / "nowhere", out, Grey())
-    with pytest.raises(InputError, match="no photographs in"):
+    with pytest.raises(InputError, match="no photographs at"):
         parse(folder, out, Grey())
     photograph().save(folder / "a.png")
     for same in (folder, folder / ".." / folder.name):

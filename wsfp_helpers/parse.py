@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.colour import PALETTE, paint
 from wsfp_helpers.data.base import WeakFaces
+from wsfp_helpers.data.folder import SUFFIXES
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parser import SHIPPED, FaceParser, Looks, Sight, load_parser
 from wsfp_helpers.runs import fingerprint
@@ -25,7 +26,6 @@ from wsfp_helpers.storage import (
 )
 from wsfp_helpers.tables import photographs
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SHEETS = "sheets"
 PER_SHEET = 20
 SURE = 0.75
@@ -36,8 +36,12 @@ _TILE, _LINE = 240, 18
 
 @dataclass
 class ParseReport:
-    """What was done: label maps written, and by photograph's name what was doubtful and what could not be read."""
+    """What was done: label maps written, and by photograph's name what was doubtful and what could not be read.
 
+    ``skipped`` are the names of files in the folder that are not in a format that is read.
+    """
+
+    skipped: list[str]
     written: list[Path] = field(default_factory=list)
     sheets: list[Path] = field(default_factory=list)
     warnings: dict[str, str] = field(default_factory=dict)
@@ -47,6 +51,11 @@ class ParseReport:
         lines = [f"{len(self.written)} label maps written, to look at: {', '.join(map(str, self.sheets)) or 'none'}"]
         lines += [f"warning: {name}: {text}" for name, text in self.warnings.items()]
         lines += [f"failed: {name}: {text}" for name, text in self.failed.items()]
+        if self.skipped:
+            lines.append(
+                f"skipped: {len(self.skipped)} files of other formats than {', '.join(SUFFIXES)}, the first is "
+                f"{self.skipped[0]}: convert photographs to JPEG"
+            )
         return "\n".join(lines)
 
 
@@ -60,7 +69,8 @@ def parse(source: str | Path, out: str | Path, parser: str | Path | FaceParser =
     ``out`` is the folder of the photographs or holds PNG files of anything else, another parser's maps among them, or
     when two photographs would get the same name.
     """
-    photographs, out = find_photographs(source), Path(out)
+    photographs, skipped = find_photographs(source)
+    out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: expected a folder for the label maps; choose another")
     if out.resolve() == photographs[0].parent.resolve():
@@ -76,7 +86,7 @@ def parse(source: str | Path, out: str | Path, parser: str | Path | FaceParser =
         known = str(parser) in SHIPPED
         parser = load_parser(parser if known else existing_file(parser, what, "parser.safetensors"))
     settings = {"parser": fingerprint(parser.network)}
-    report, tiles = ParseReport(), []
+    report, tiles = ParseReport(skipped), []
     for photograph in tqdm(photographs, desc="parse", unit="photograph", leave=False, disable=len(photographs) == 1):
         try:
             image = read_image(photograph)
@@ -118,15 +128,17 @@ def predict(faces: WeakFaces, out: str | Path, parser: str | Path | FaceParser) 
     return out
 
 
-def find_photographs(source: str | Path) -> list[Path]:
-    """The photograph ``source``, or those directly in the folder ``source``, by name; hidden files are left out."""
+def find_photographs(source: str | Path) -> tuple[list[Path], list[str]]:
+    """The photograph ``source``, or those directly in the folder ``source``, by name; and the names of other files.
+
+    Hidden files are left out.
+    """
     source = existing(source, "photograph or folder")
-    if source.is_file():
-        return [source]
-    found = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    files = [source] if source.is_file() else [p for p in source.iterdir() if p.is_file() and p.name[0] != "."]
+    found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise InputError(f"no photographs in {source}: expected files that end in {', '.join(SUFFIXES)}")
-    return found
+        raise InputError(f"no photographs at {source}: expected {', '.join(SUFFIXES)} files; convert others to JPEG")
+    return found, sorted(path.name for path in files if path.suffix.lower() not in SUFFIXES)
 
 
 def doubts(sight: Sight) -> str:
