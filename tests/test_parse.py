@@ -117,12 +117,22 @@ def test_a_corrupt_photograph_is_named_and_the_others_go_on(folder, tmp_path):
 
 
 def test_no_clear_face_gets_an_answer_and_a_warning(folder, tmp_path):
-    photograph(rows=(0, 0)).save(folder / "wall.png")
+    photograph(rows=(0, 1)).save(folder / "wall.png")
     report = parse(folder, tmp_path / "out", Grey())
     assert "no face" in report.warnings["wall.png"] and (tmp_path / "out" / "wall.png").exists()
     photograph().save(folder / "wall.png")
     report = parse(folder, tmp_path / "out", Grey(sure=0.6))
     assert "low confidence" in report.warnings["wall.png"] and "warning: wall.png" in str(report)
+
+
+def test_a_picture_that_can_show_no_face_gets_a_warning(folder, tmp_path):
+    photograph(31, 40, (5, 25), (10, 30)).save(folder / "small.png")
+    Image.new("RGB", (1, 1), "white").save(folder / "dot.png")
+    noise = np.random.default_rng(0).normal(200, 1, (40, 40, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "blank.png")
+    warnings = parse(folder, tmp_path / "out", Grey()).warnings
+    assert warnings["small.png"].startswith("too small (40 x 31") and warnings["dot.png"].startswith("too small")
+    assert "contrast" in warnings["blank.png"]
 
 
 def test_a_large_photograph_is_looked_at_on_a_small_canvas(folder, tmp_path, monkeypatch):

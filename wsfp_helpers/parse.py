@@ -26,6 +26,8 @@ from wsfp_helpers.storage import (
 )
 from wsfp_helpers.tables import photographs
 
+SMALL, FLAT = 32, 4.0
+"""A photograph with a shorter side in pixels, or a standard deviation of its values, below these shows no face."""
 SHEETS = "sheets"
 PER_SHEET = 20
 SURE = 0.75
@@ -100,7 +102,7 @@ def parse(source: str | Path, out: str | Path, parser: str | Path | FaceParser =
             claim_folder(out, settings, "label maps", "*.png")
         write_index_png(path, label_map, PALETTE)
         report.written.append(path)
-        if doubt := doubts(sight):
+        if doubt := doubts(sight, image):
             report.warnings[photograph.name] = doubt
         tiles.append(_tile(image, label_map, photograph.name, doubt))
         if len(tiles) == PER_SHEET:
@@ -141,8 +143,13 @@ def find_photographs(source: str | Path) -> tuple[list[Path], list[str]]:
     return found, sorted(path.name for path in files if path.suffix.lower() not in SUFFIXES)
 
 
-def doubts(sight: Sight) -> str:
-    """Why the answer may be wrong, in one sentence, or an empty text."""
+def doubts(sight: Sight, image: np.ndarray) -> str:
+    """Why the answer for a photograph ``(H, W, 3)`` uint8 may be wrong, in one sentence, or an empty text."""
+    height, width = image.shape[:2]
+    if min(height, width) < SMALL:
+        return f"too small ({width} x {height} pixels): the map is a guess"
+    if image[::4, ::4].std() < FLAT:
+        return "hardly any contrast: the map is a guess"
     if sight.face is None:
         return "no face was found: the map is a guess"
     if sight.certainty < SURE:
