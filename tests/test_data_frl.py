@@ -71,7 +71,7 @@ def test_fetch_downloads_every_file_once(nothing_there, server, small_registry):
 def test_wrong_hash_is_refused_and_not_kept(nothing_there, server, small_registry):
     name = list(small_registry)[1]
     server.broken[name] = b"another content"
-    with pytest.raises(InputError, match=rf"could not download {name} .*hash.*check the network"):
+    with pytest.raises(InputError, match=rf"could not download {name} .*another SHA-256.*check the network"):
         frl.fetch_frl_london()
     assert files(nothing_there) == [Path(next(iter(small_registry))).name]
 
@@ -90,10 +90,19 @@ def test_interrupted_download_goes_on_where_it_stopped(nothing_there, server, sm
 
 
 def test_no_network_is_a_sentence(nothing_there, server, small_registry):
-    server.broken[next(iter(small_registry))] = requests.ConnectionError("Name or service not known")
-    with pytest.raises(InputError, match=r"Name or service not known.*WSFP_DATA"):
+    server.broken[next(iter(small_registry))] = requests.ConnectionError("HTTPSConnectionPool(host=..., port=443): ...")
+    with pytest.raises(InputError, match=r"\(ConnectionError\): check the network.*WSFP_DATA"):
         frl.fetch_frl_london()
-    assert files(nothing_there) == []
+    assert list(nothing_there.iterdir()) == []
+
+
+def test_a_fault_of_the_disk_is_not_one_of_the_network(tmp_path, server, monkeypatch):
+    (tmp_path / "file.txt").write_text("old")
+    monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "file.txt"))
+    with pytest.raises(InputError, match=r"could not write .* to .*file\.txt/frl_london .*WSFP_CACHE") as error:
+        frl.fetch_frl_london()
+    assert "network" not in str(error.value) and "\n" not in str(error.value)
+    assert (tmp_path / "file.txt").read_text() == "old"
 
 
 def test_damaged_file_in_the_cache_is_fetched_again(nothing_there, server, small_registry):

@@ -14,6 +14,7 @@ say nothing, or something is in front of the part, the map is 255 (ignored) and 
 
 import csv
 from collections.abc import Collection
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -106,18 +107,29 @@ def find_frl_london() -> Path | None:
 def fetch_frl_london() -> Path:
     """Download the 206 files (38 MB) to the cache, each checked against its SHA-256; returns the folder.
 
-    Files already there are kept, so an interrupted download goes on.  Raises :class:`InputError` without network.
+    Files already there are kept, so an interrupted download goes on.  Raises :class:`InputError` without network, and
+    when the cache cannot be written.
     """
     folder = cache_dir() / "frl_london"
     store = pooch.create(path=folder, base_url=URL, registry=registry())
     try:
         for name in tqdm(store.registry, desc="FRL London", unit="file"):
             store.fetch(name, downloader=pooch.HTTPDownloader(timeout=60))
-    except (requests.RequestException, OSError, ValueError) as error:
+    except (requests.RequestException, ValueError) as error:  # pooch raises ValueError for another SHA-256
+        why = "another SHA-256" if isinstance(error, ValueError) else type(error).__name__
         raise InputError(
-            f"could not download {name} of FRL London from {URL} ({error}): check the network and run the command "
+            f"could not download {name} of FRL London from {URL} ({why}): check the network and run the command "
             f"again, or set WSFP_DATA to a folder that holds frl_london/"
         ) from error
+    except OSError as error:
+        raise InputError(
+            f"could not write {name} of FRL London to {folder} ({error.strerror or error}): free space, or set "
+            f"WSFP_CACHE to another folder"
+        ) from error
+    finally:
+        with suppress(OSError):  # a folder that holds files stays
+            for parent in Path(name).parents:
+                (folder / parent).rmdir()
     return folder
 
 
