@@ -58,6 +58,22 @@ def test_a_truncated_and_a_missing_shipped_file_are_gaps(tmp_path, monkeypatch):
     assert find("trunk").state == GAP and "truncated" in find("trunk").value
 
 
+def test_damaged_boxes_are_a_gap(tmp_path, monkeypatch):
+    assert find("boxes of celeb/train").value == "boxes_synthfaces_train.jsonl, 686 pictures"
+    (tmp_path / "cut.jsonl").write_bytes(doctor.shipped_path("celeb/val").read_bytes()[:-5])
+    monkeypatch.setattr(doctor, "shipped_path", lambda split: tmp_path / "cut.jsonl")
+    assert find("boxes of celeb/train").state == GAP and "is cut" in find("boxes of celeb/train").value
+
+
+def test_named_folders_that_are_none_are_gaps(tmp_path, monkeypatch):
+    assert not [finding for finding in doctor.examine() if finding.name in ("WSFP_DATA", "cache")]
+    monkeypatch.setenv("WSFP_DATA", str(tmp_path / "none"))
+    assert find("WSFP_DATA").state == GAP and str(tmp_path / "none") in find("WSFP_DATA").value
+    (tmp_path / "file.txt").touch()
+    monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "file.txt" / "deep"))
+    assert find("cache").state == GAP and "file.txt" in find("cache").value
+
+
 def test_a_broken_import_is_a_gap_with_its_message(monkeypatch):
     def broken(name):
         raise RuntimeError("operator torchvision::nms does not exist")

@@ -16,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from wsfp_helpers.data.cache import cache_dir, data_dirs, find
 from wsfp_helpers.data.frl import find_frl_london
 from wsfp_helpers.data.synthfaces import PACK
+from wsfp_helpers.detect.boxes import read_boxes, shipped_path
 from wsfp_helpers.runs import cpu_count, machine, revision, version
+from wsfp_helpers.storage import InputError
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -40,6 +42,9 @@ SHIPPED = {
     "parser, supervised": ("parser_supervised.safetensors", "scripts/train_parsers.py"),
 }
 """Weights that come with the package: name, file in assets/, and the script that makes it again."""
+
+SHIPPED_BOXES = ("celeb/train", "celeb/val", "lapa/test")
+"""Splits of SynthFaces whose boxes come with the package."""
 
 FULL_SIZE_DATA = ("CelebAMask-HQ", "LaPa", "Helen")
 """Data sets of the full-size world, each a folder below $WSFP_DATA; one asks their authors for them."""
@@ -129,6 +134,9 @@ def _machine() -> Iterable[Finding]:
     memory = psutil.virtual_memory()
     enough, text = memory.available > 2e9, f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
     yield Finding("machine", "memory", text, *((GOOD, "") if enough else (OPTION, "a notebook takes up to 2 GB")))
+    if not _nearest(cache_dir()).is_dir():
+        value = f"WSFP_CACHE is {cache_dir()}, which is or lies in a file"
+        yield Finding("machine", "cache", value, GAP, "set WSFP_CACHE to a folder, or unset it")
     free = shutil.disk_usage(_nearest(cache_dir())).free
     enough, text = free > 3e9, f"{free / 1e9:.1f} GB free for the cache in {cache_dir()}"
     cure = "the cache takes up to 3 GB: free space, or set WSFP_CACHE to another folder"
@@ -149,6 +157,12 @@ def _nearest(path: Path) -> Path:
 
 def _data() -> Iterable[Finding]:
     yield _shipped("data", "SynthFaces-19", PACK, "git checkout wsfp_helpers/assets/synthfaces19.zip")
+    for split in SHIPPED_BOXES:
+        yield _boxes(split)
+    for folder in data_dirs()[:-1]:  # $WSFP_DATA, where it is set; the cache is made when it is needed
+        if not folder.is_dir():
+            todo = "set WSFP_DATA to the folder that holds your data sets, or unset it"
+            yield Finding("data", "WSFP_DATA", f"no folder at {folder}", GAP, todo)
     folder = find_frl_london()
     todo = "" if folder else "102 real photographs: wsfp data get frl-london (38 MB), or WSFP_DATA=FOLDER"
     yield Finding("data", "FRL London", str(folder or "no complete copy"), GOOD if folder else OPTION, todo)
@@ -171,6 +185,18 @@ def _shipped(section: str, name: str, path: Path, cure: str) -> Finding:
     if not whole:
         return Finding(section, name, f"{path} is truncated or damaged", GAP, cure)
     return Finding(section, name, f"{path.name}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _boxes(split: str) -> Finding:
+    name, path = f"boxes of {split}", shipped_path(split)
+    try:
+        boxes = read_boxes(path)
+    except InputError as error:
+        cure = (
+            f"it comes with the package: git checkout wsfp_helpers/assets/{path.name}, or run scripts/train_detector.py"
+        )
+        return Finding("data", name, str(error), GAP, cure)
+    return Finding("data", name, f"{path.name}, {len(boxes)} pictures")
 
 
 def _is_safetensors(path: Path) -> bool:
