@@ -52,6 +52,7 @@ FULL_SIZE_DATA = ("CelebAMask-HQ", "LaPa", "Helen")
 FULL_SIZE_WEIGHTS = {
     "DeiT-S": ("deit_small_patch16_224.safetensors", "timm's deit_small_patch16_224.fb_in1k (model.safetensors)"),
     "FLIP-B/16": ("FLIP-base-16", "the Hugging Face folder FLIP-dataset/FLIP-base-16"),
+    "CLIP-B/16": ("CLIP-ViT-B-16-openai.safetensors", "OpenAI's ViT-B/16 in open_clip's format, for wsfp ablate vlm"),
     "ResNet38": ("resnet38_a1.safetensors", "wsfp_helpers.deeplab.convert_mxnet (docs/data.md)"),
     "Grounding DINO": ("groundingdino_swint_ogc.pth", "the release file of IDEA-Research/GroundingDINO"),
 }

@@ -436,7 +436,7 @@ assert late < early
 names = ("pos_cls", "pos_ffc", "neg_cls", "neg_ffc", "neg_bfc", "reg")
 text_terms = {name: smooth(name) for name in names}
 figure = curves(text_terms, "The terms of TCD, not weighted", "step", "loss (mean of 6 steps)", log=True)
-show(figure, alt="Six curves, logarithmic axis: pos_cls and neg_bfc fall far, pos_ffc by half, the other three hardly.")
+show(figure, alt="Six curves, logarithmic axis: class terms and neg_bfc fall far, pos_ffc by half, the others hardly.")
 print("dead pairs:", [round(terms["dead"], 2) for terms in log[:3]], "...", round(log[-1]["dead"], 2))
 
 # %% [markdown]

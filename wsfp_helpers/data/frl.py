@@ -122,9 +122,9 @@ def fetch_frl_london() -> Path:
             f"again, or set WSFP_DATA to a folder that holds frl_london/"
         ) from error
     except OSError as error:
+        why = error.strerror or type(error).__name__
         raise InputError(
-            f"could not write {name} of FRL London to {folder} ({error.strerror or error}): free space, or set "
-            f"WSFP_CACHE to another folder"
+            f"could not write {name} of FRL London to {folder} ({why}): free space, or set WSFP_CACHE to another folder"
         ) from error
     finally:
         with suppress(OSError):  # a folder that holds files stays
