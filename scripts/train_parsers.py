@@ -23,7 +23,7 @@ from wsfp_helpers.augment import WITH_MASKS
 from wsfp_helpers.boxed import boxed_label
 from wsfp_helpers.ccd import CCDConfig, accepted_boxes
 from wsfp_helpers.data.cache import cache_dir
-from wsfp_helpers.data.frl import frl_london
+from wsfp_helpers.data.frl import frl_london, of_photographs
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.boxes import shipped_boxes
 from wsfp_helpers.evaluate import Scores, pooled
@@ -34,7 +34,7 @@ from wsfp_helpers.profiles import profile
 from wsfp_helpers.results import group_rows, scored_rows, write_results
 from wsfp_helpers.segment import remove_state
 from wsfp_helpers.storage import atomic_path, exit_on_bad_input
-from wsfp_helpers.tables import groups_of, photographs, scored, scores_of
+from wsfp_helpers.tables import groups_of, scored, scores_of
 from wsfp_helpers.trunk import load_trunk
 
 CARD = ASSETS / "parser.md"
@@ -109,7 +109,7 @@ def main() -> None:
             scores[kind, name] = pooled(matrices, scored=classes)
             print(f"{kind} on {name}\n{scores[kind, name].table()}\n", flush=True)
             rows += scored_rows(f"{kind}, {name} ({len(faces)} pictures)", matrices[None], scored=classes)
-            if photographs(faces):
+            if of_photographs(faces):
                 groups += group_rows(f"{kind}, {name}", matrices[None], groups_of(faces), scored=classes)
         write_results("parsers", command, rows)
         write_card(scores)

@@ -12,19 +12,11 @@ from tqdm.auto import tqdm
 from wsfp_helpers.colour import PALETTE, paint
 from wsfp_helpers.data.base import WeakFaces
 from wsfp_helpers.data.folder import SUFFIXES
+from wsfp_helpers.data.frl import of_photographs
 from wsfp_helpers.labels import CELEBAMASK
-from wsfp_helpers.parser import SHIPPED, FaceParser, Looks, Sight, load_parser
+from wsfp_helpers.parser import FaceParser, Looks, Sight, load_parser
 from wsfp_helpers.runs import fingerprint
-from wsfp_helpers.storage import (
-    InputError,
-    atomic_path,
-    claim_folder,
-    existing,
-    existing_file,
-    read_image,
-    write_index_png,
-)
-from wsfp_helpers.tables import photographs
+from wsfp_helpers.storage import InputError, atomic_path, claim_folder, existing, read_image, write_index_png
 
 SMALL, FLAT = 32, 4.0
 """A photograph with a shorter side in pixels, or a standard deviation of its values, below these shows no face."""
@@ -83,10 +75,7 @@ def parse(source: str | Path, out: str | Path, parser: str | Path | FaceParser =
     if len(set(stems)) != len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"two photographs in {source} are called {twice!r}, and so would be their maps: rename one")
-    if not isinstance(parser, FaceParser):
-        what = f"parser ({', '.join(SHIPPED)}, or a file of wsfp parser)"
-        known = str(parser) in SHIPPED
-        parser = load_parser(parser if known else existing_file(parser, what, "parser.safetensors"))
+    parser = parser if isinstance(parser, FaceParser) else load_parser(parser)
     settings = {"parser": fingerprint(parser.network)}
     report, tiles = ParseReport(skipped), []
     for photograph in tqdm(photographs, desc="parse", unit="photograph", leave=False, disable=len(photographs) == 1):
@@ -122,7 +111,7 @@ def predict(faces: WeakFaces, out: str | Path, parser: str | Path | FaceParser) 
     """
     out, parser = Path(out), parser if isinstance(parser, FaceParser) else load_parser(parser)
     claim_folder(out, {"parser": fingerprint(parser.network), "faces": faces.name}, "label maps", "*.png")
-    looks = Looks() if photographs(faces) else Looks(most=0)
+    looks = Looks() if of_photographs(faces) else Looks(most=0)
     for index, key in enumerate(tqdm(faces.ids, desc=f"predict, {faces.name}", unit="face", leave=False)):
         path = out / f"{key}.png"
         if not path.exists():

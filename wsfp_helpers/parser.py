@@ -23,7 +23,7 @@ from wsfp_helpers.deeplab import NETWORKS, DeepLabConfig, build_network, predict
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.runs import device
 from wsfp_helpers.segment import Batch, FitConfig, class_weights, fit, load_weights, read_facts, save_network
-from wsfp_helpers.storage import InputError
+from wsfp_helpers.storage import InputError, existing_file
 from wsfp_helpers.trunk import Trunk, as_grid, features, load_trunk, to_tensor
 
 ASSETS = Path(__file__).parent / "assets"
@@ -382,9 +382,8 @@ def load_parser(which: str | Path = "weak", trunk: Trunk | None = None) -> FaceP
 
     Raises :class:`InputError` when the file is missing, truncated, of another network or made for another trunk.
     """
-    path = SHIPPED.get(str(which), Path(which))
-    if not path.exists():
-        raise InputError(f"no parser {which!r}: expected {' or '.join(map(repr, SHIPPED))} or the path of a checkpoint")
+    what = f"parser ({', '.join(SHIPPED)}, or a file of wsfp parser)"
+    path = existing_file(SHIPPED.get(str(which), which), what, "parser.safetensors")
     facts = read_facts(path)
     if facts.get("network") == LightParser.__name__:
         return _load_light(path, facts, trunk or load_trunk())

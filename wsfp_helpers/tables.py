@@ -22,7 +22,7 @@ from wsfp_helpers.ablate import Row, folder_of, key_of, train_row
 from wsfp_helpers.augment import WITH_MASKS
 from wsfp_helpers.data.base import Faces
 from wsfp_helpers.data.cache import cache_dir
-from wsfp_helpers.data.frl import SCORED, find_frl_london
+from wsfp_helpers.data.frl import SCORED, find_frl_london, of_photographs
 from wsfp_helpers.detect.boxes import Boxes
 from wsfp_helpers.evaluate import confusions, mapped
 from wsfp_helpers.fcam import extract_to_folder
@@ -96,20 +96,15 @@ def table2(
         for name, faces in grouped.items():
             matrices = study.matrices(method, seeds, faces)
             groups += group_rows(f"{method}, {name}", matrices, groups_of(faces), scored=scored(faces))
-            if photographs(faces):
+            if of_photographs(faces):
                 rows += scored_rows(f"{method}: {name} (real)", matrices, scored=scored(faces))
     write_results("groups", study.command("table2", seeds), groups, results or folder_of(config))
     return write_results("table2", study.command("table2", seeds), rows, results or folder_of(config))
 
 
-def photographs(faces: Faces) -> bool:
-    """Whether a test set is FRL London: real people, not framed as the training pictures are."""
-    return faces.name == "FRL London"
-
-
 def scored(faces: Faces) -> tuple[str, ...] | None:
     """The classes of a set's mean F1: all (``None``), or those that the points of FRL London outline."""
-    return SCORED if photographs(faces) else None
+    return SCORED if of_photographs(faces) else None
 
 
 def groups_of(faces: Faces) -> dict[str, np.ndarray]:
@@ -143,7 +138,7 @@ def framed(parser: Parser, faces: Faces, batch: int = 8) -> Iterator[np.ndarray]
 
 def answers(parser: Parser, faces: Faces) -> Iterator[np.ndarray]:
     """Label maps ``(H, W)`` uint8 of a test set: of photographs as ``wsfp parse`` gives them, else :func:`framed`."""
-    if photographs(faces):
+    if of_photographs(faces):
         return (parser.predict(faces.image(i))[0] for i in range(len(faces)))
     return framed(parser, faces)
 
@@ -216,7 +211,7 @@ class Study:
         Full supervision, the upper bound, has the first seed only.
         They are kept beside the parser and found again by its content, the set and the way of looking.
         """
-        way = "looks" if photographs(faces) else "mirrored"
+        way = "looks" if of_photographs(faces) else "mirrored"
         result = []
         for seed in seeds[:1] if method == SUPERVISED else seeds:
             parser, folder = self.parser(method, seed)

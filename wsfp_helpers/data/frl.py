@@ -24,7 +24,7 @@ import requests
 from scipy.interpolate import splev, splprep
 from tqdm.auto import tqdm
 
-from wsfp_helpers.data.base import Faces
+from wsfp_helpers.data.base import Faces, WeakFaces
 from wsfp_helpers.data.cache import cache_dir, data_dirs
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, IGNORE
 from wsfp_helpers.storage import InputError, existing, read_image
@@ -36,6 +36,7 @@ COMMIT = "fa8b78fda2d659bb74ce62fcd99c4407551d2a77"
 URL = f"https://raw.githubusercontent.com/debruine/webmorphR.stim/{COMMIT}/"
 LICENCE = "FRL London: DeBruine and Jones 2017, CC BY 4.0, doi 10.6084/m9.figshare.5047666.v5"
 
+NAME = "FRL London"
 POINTS, SIZE = 189, 1350
 SCORED = ("skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "u_lip", "l_lip", "neck")
 """Classes that the points outline; all others are ignored everywhere and have label 0."""
@@ -48,6 +49,11 @@ _FACE = (*_HAIRLINE, 187, 113, 188, 114, 133, *range(132, 125, -1), 125, 111, 18
 _BAND = (110, 185, *_HAIRLINE, 187, 113)
 _BAND_WIDTH = 0.12
 _WALL_X, _WALL_Y = 0.14, 0.55
+
+
+def of_photographs(faces: WeakFaces) -> bool:
+    """Whether a test set is FRL London: real people, not framed as the training pictures are."""
+    return faces.name == NAME
 
 
 def frl_london(root: str | Path | None = None) -> Faces:
@@ -69,7 +75,7 @@ def frl_london(root: str | Path | None = None) -> Faces:
     hidden = hidden_parts()
     ages = [float("nan") if row["face_age"] == "NA" else float(row["face_age"]) for row in facts]
     return Faces(
-        "FRL London",
+        NAME,
         ids,
         partial(_photograph, stills),
         np.array([[name in set(SCORED) - hidden.get(key, set()) for name in COMPONENTS] for key in ids]),
