@@ -72,10 +72,11 @@ def terms() -> Figure:
     config = profile("embedded")
     rows = [ablate.table3(config)[1], *ablate.table4(config)]
     faces = config.faces("train").weak().subset([TERMS_FACE])
+    boxes = open_boxes("shipped", config)
     image, columns = faces.image(0), [COMPONENTS.index(part) for part in TERMS_PARTS]
     pictures, titles = [], []
     for row in rows:
-        run = ablate.train_row(row, config, open_boxes("shipped", config), 0, cache_dir() / "ablate")
+        run = ablate.train_row(row, config, boxes, 0, cache_dir() / "ablate")
         vit = load_model(config.model.empty(), run / "model.safetensors")
         (fcam,) = extract(vit, faces, config.fcam)
         maps = dict(zip(fcam.classes, fcam.maps(), strict=True))
@@ -90,9 +91,12 @@ def _present(*maps: np.ndarray) -> list[int]:
 
 
 def main() -> None:
-    """Write one picture."""
+    """Write one picture; an argument that is none of them prints how it is used."""
     drawn = {"overview": ("overview", overview), "frl": ("frl_side_by_side", side_by_side), "terms": ("terms", terms)}
-    name, draw = drawn[sys.argv[1] if sys.argv[1:] else "overview"]
+    asked = sys.argv[1] if sys.argv[1:] else "overview"
+    if asked not in drawn:
+        sys.exit(__doc__)
+    name, draw = drawn[asked]
     figure = draw()
     with atomic_path(DOCS / f"{name}.png") as part:
         figure.savefig(part, format="png", dpi=90)
