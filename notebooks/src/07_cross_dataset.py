@@ -411,10 +411,9 @@ else:
     print("groups of real people need a copy of FRL London: `wsfp data get frl-london`")
 
 # %%
-for kind in parsers:
-    print(f"by skin tone, {kind}:")
-    both = np.concatenate([matrices[name, kind] for name in sets])
-    group_table(both, {"skin tone": groups["skin tone"]}, common)
+print("the supervised parser, by skin tone:")
+supervised = np.concatenate([matrices[name, "supervised"] for name in sets])  # (72, 19, 19)
+group_table(supervised, {"skin tone": groups["skin tone"]}, common)
 
 # %%
 for kind in parsers:
