@@ -13,7 +13,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export HF_HUB_OFFLINE := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test lab notebooks
+.PHONY: help setup tutorial test lab notebooks results
 
 help:
 	@echo "make setup      create .venv and install the course into it (a few minutes, needs a network)"
@@ -21,13 +21,15 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       style checks, unit tests, and the notebooks as tests"
 	@echo "make notebooks  write notebooks/*.ipynb from notebooks/src/*.py"
+	@echo "make results    measure everything in docs/results again, from a clean commit (3 hours on two cores)"
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt tools/wsfp_helpers.pth
+$(STAMP): pyproject.toml constraints.txt tools/torchvision_cpu.py
 	@rm -f $@
 	@sh tools/make_venv.sh $(VENV) $(PYTHON)
 	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[all]'
+	$(BIN)/python tools/torchvision_cpu.py
 	@touch $@
 	@echo "The course is installed in $(VENV).  Next: make tutorial, or make lab."
 
@@ -48,3 +50,15 @@ lab: $(STAMP)
 
 notebooks: $(STAMP)
 	$(BIN)/python -m tools.notebooks
+
+# Each command may be interrupted and started again; networks and parsers are kept in the cache.
+results: $(STAMP)
+	@$(BIN)/python -c "import sys; from wsfp_helpers.common.machine import revision as r; sys.exit(not r().isalnum())" \
+	    || { echo "commit first: a result names a clean commit" >&2; exit 1; }
+	for what in detector eq1 speed; do $(BIN)/python scripts/measure_ccd.py $$what docs/results || exit 1; done
+	$(BIN)/python -m tools.bench --results docs/results
+	$(BIN)/python -m tools.bench --pairs 30000 --results docs/results
+	for table in table3 table4 fig6 vlm; do $(BIN)/wsfp ablate $$table --results docs/results || exit 1; done
+	$(BIN)/wsfp ablate variants --seeds 0 --results docs/results
+	for table in table1 table2; do $(BIN)/wsfp $$table --results docs/results || exit 1; done
+	$(BIN)/python scripts/train_parsers.py scores --results docs/results

@@ -2,7 +2,7 @@
 
 Starts from colours that one would wish for a face and moves them no further than the distances need.
 
-usage: python scripts/make_palette.py [--steps 40000] [--seed 1]      prints the palette for wsfp_helpers/colour.py
+usage: python scripts/make_palette.py [--steps 40000] [--seed 1]      prints the palette for wsfp_helpers/palette.py
 """
 
 import argparse
@@ -10,8 +10,8 @@ import argparse
 import numpy as np
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from wsfp_helpers.colour import DEFICIENCIES, IGNORED, simulate_deficiency
 from wsfp_helpers.labels import CELEBAMASK, NEIGHBOURS
+from wsfp_helpers.palette import DEFICIENCIES, IGNORED_COLOUR, simulate_deficiency
 
 WISHES = {
     "background": (0, 0, 0), "skin": (240, 205, 175), "nose": (225, 125, 60), "eye_g": (30, 50, 130),
@@ -25,6 +25,7 @@ NEAR, FAR = 16.0, 8.0
 
 
 def main(steps: int, seed: int) -> None:
+    """Search, and print what was found."""
     rng = np.random.default_rng(seed)
     near = np.array([[CELEBAMASK.index(a), CELEBAMASK.index(b)] for a, b in NEIGHBOURS])
     far = np.array(np.triu_indices(len(CELEBAMASK) + 1, 1)).T
@@ -32,7 +33,7 @@ def main(steps: int, seed: int) -> None:
     wished_lab = rgb2lab(wishes / 255)
 
     def distances(palette: np.ndarray) -> tuple[float, float]:
-        colours = np.vstack([palette, IGNORED])
+        colours = np.vstack([palette, IGNORED_COLOUR])
         looks = np.stack([colours, *(simulate_deficiency(colours, kind) for kind in DEFICIENCIES)])
         labs = rgb2lab(looks / 255)
         return tuple(deltaE_ciede2000(labs[:, p[:, 0]], labs[:, p[:, 1]]).min() for p in (near, far))

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from wsfp_helpers.storage import atomic_path
-from wsfp_helpers.trunk import WEIGHTS
+from wsfp_helpers.common.files import atomic_path
+from wsfp_helpers.nets.trunk import WEIGHTS
 
 
 def main(source: Path, blocks: int) -> None:
+    """Write the asset."""
     weights = load_file(source)
     kept = {
         name: value.half().contiguous()

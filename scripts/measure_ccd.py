@@ -1,28 +1,31 @@
-"""Measure the embedded detector and Eq. 1, and write docs/results/{detector,eq1,detector_speed}.json.
+"""Measure the embedded detector and Eq. 1, and write {detector,eq1,detector_speed}.json with their pages.
 
-usage: python scripts/measure_ccd.py detector   recall and average precision, SynthFaces val and FRL London
-       python scripts/measure_ccd.py eq1        the sided box with and without Eq. 1, frontal and turned faces
-       python scripts/measure_ccd.py speed      images a second, and the cost of the boxes file at 30,000 images
+usage: python scripts/measure_ccd.py detector [FOLDER]   recall and average precision, SynthFaces val and FRL London
+       python scripts/measure_ccd.py eq1 [FOLDER]        the sided box with and without Eq. 1, frontal and turned faces
+       python scripts/measure_ccd.py speed [FOLDER]      images a second, and the cost of a boxes file of 30,000
+
+FOLDER is where the results go, by default results/.
 """
 
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from wsfp_helpers.ccd import MASKABLE, CCDConfig, accept, face_centre
+from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.data.frl import find_frl_london, frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
-from wsfp_helpers.detect.base import PHRASES, Candidates, Detection
+from wsfp_helpers.detect.base import PHRASE_OF, PHRASES, Candidates, Detection
 from wsfp_helpers.detect.boxes import BoxRecord, read_boxes, shipped_boxes
 from wsfp_helpers.detect.embedded import EmbeddedDetector
-from wsfp_helpers.detect.score import PHRASE, overlap, recall_and_precision, true_boxes
-from wsfp_helpers.results import row, write_results
-from wsfp_helpers.storage import exit_on_bad_input
+from wsfp_helpers.method.ccd import MASKABLE, CCDConfig, accept, side_line
+from wsfp_helpers.score.boxes import overlap, recall_and_precision, true_boxes
+from wsfp_helpers.tooling.results import row, write_results
 
 GROUPS = (
     ("celeb/val", "frontal", 0.0, 0.35),
@@ -41,14 +44,14 @@ def measure_detector() -> list[dict]:
     if find_frl_london() is not None:
         sets["FRL London (real photographs)"] = frl_london()
     for name, faces in sets.items():
-        found = EmbeddedDetector().detect_faces(faces)
+        found = EmbeddedDetector().detect_faces(faces.weak)
         boxes = [true_boxes(faces.label_map(i)) for i in range(len(faces))]
         threshold = CCDConfig().score_threshold
         for what, least in (("all candidates", 0.0), (f"candidates above {threshold}", threshold)):
             scores = {}
             for phrase in PHRASES:
                 kept = [[d for d in f[phrase] if d.score > least] for f in found]
-                truth = [[box for part, box in each.items() if PHRASE[part] == phrase] for each in boxes]
+                truth = [[box for part, box in each.items() if PHRASE_OF[part] == phrase] for each in boxes]
                 scores[phrase] = recall_and_precision(kept, truth)
             # FRL's maps leave out what is hidden by hair: a box there is neither right nor wrong, so no precision.
             wanted = ["recall"] if least or "FRL" in name else ["recall", "average_precision"]
@@ -61,17 +64,18 @@ def measure_detector() -> list[dict]:
 
 def best_box(found: Candidates, component: str, config: CCDConfig) -> Detection | None:
     """The candidate that a detector alone would give: the best above the score threshold, whatever its side."""
-    return next((d for d in found[PHRASE[component]] if d.score > config.score_threshold), None)
+    return next((d for d in found[PHRASE_OF[component]] if d.score > config.score_threshold), None)
 
 
 def picture_line(found: Candidates, component: str, config: CCDConfig) -> Detection | None:
     """Eq. 1 as printed: the line is the picture's centre."""
-    return accept(found[PHRASE[component]], component, SIZE, config)
+    return accept(found[PHRASE_OF[component]], component, SIZE, config)
 
 
 def face_line(found: Candidates, component: str, config: CCDConfig) -> Detection | None:
     """Eq. 1 with the line through the face."""
-    return accept(found[PHRASE[component]], component, SIZE, config, face_centre(found, SIZE[1], config))
+    line = side_line(found, SIZE, replace(config, reference="face"))
+    return accept(found[PHRASE_OF[component]], component, SIZE, config, line)
 
 
 SIZE = (160, 160)
@@ -154,6 +158,7 @@ COMMANDS = {
 if __name__ == "__main__":
     if sys.argv[1:2] == [] or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__)
-    name, measure = COMMANDS[sys.argv[1]]
+    what, folder = (*sys.argv[1:3], "results")[:2]
+    name, measure = COMMANDS[what]
     with exit_on_bad_input():
-        print(write_results(name, f"python scripts/measure_ccd.py {sys.argv[1]}", measure()))
+        print(write_results(name, f"python scripts/measure_ccd.py {what}", measure(), folder))

@@ -4,30 +4,27 @@ usage: python scripts/ship_models.py [--seed 0]      trains what `wsfp ablate ta
 """
 
 import argparse
-from pathlib import Path
 
-from wsfp_helpers.ablate import table3, train_row
-from wsfp_helpers.data.cache import cache_dir
-from wsfp_helpers.pipeline import ASSETS, open_boxes
+from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.common.checkpoints import read_weights, save_weights
+from wsfp_helpers.common.errors import exit_on_bad_input
+from wsfp_helpers.common.files import ASSETS
+from wsfp_helpers.method.train import MODEL
 from wsfp_helpers.profiles import profile
-from wsfp_helpers.runs import load_weights, save_weights
-from wsfp_helpers.storage import exit_on_bad_input
+from wsfp_helpers.stages import SHIPPED, run_keyed
+from wsfp_helpers.tooling.ablate import table3
 
 NAMES = ("base", "ccd", "full")
 
 
-def half(source: Path, target: Path) -> None:
-    weights, _ = load_weights(source)
-    save_weights(target, {name: value.half() for name, value in weights.items()})
-    print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB")
-
-
 def main(seed: int) -> None:
+    """Train what is missing, and write the assets."""
     config = profile("embedded")
-    boxes = open_boxes("shipped", config)
     for name, row in zip(NAMES, table3(config), strict=True):
-        run = train_row(row, config, boxes, seed, cache_dir() / "ablate")
-        half(run / "model.safetensors", ASSETS / f"fcam_{name}.safetensors")
+        run, target = run_keyed(row.change(config, seed), SHIPPED, cache_dir() / "ablate"), ASSETS / f"fcam_{name}"
+        target = target.with_suffix(".safetensors")
+        save_weights(target, {key: value.half() for key, value in read_weights(run / MODEL).items()})
+        print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Train the embedded detector's head on SynthFaces celeb/pretrain and write wsfp_helpers/assets/detector.safetensors,
-and the boxes that it finds in celeb/train, celeb/val and lapa/test.
+"""Train the embedded detector's head on SynthFaces celeb/pretrain, and write it and its boxes.
+
+They go to wsfp_helpers/assets/: detector.safetensors, and what it finds in celeb/train, celeb/val and lapa/test.
 
 usage: python scripts/train_detector.py [--steps 300] [--seed 0] [--out FILE]
 
@@ -15,19 +16,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageFilter
-from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 from tqdm.auto import tqdm
 
-from wsfp_helpers.data.base import Faces
+from wsfp_helpers.common.checkpoints import save_weights
+from wsfp_helpers.common.errors import exit_on_bad_input
+from wsfp_helpers.common.files import atomic_path
+from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.synthfaces import synthfaces
-from wsfp_helpers.detect.base import PHRASES
-from wsfp_helpers.detect.boxes import BoxRecord, shipped_path
+from wsfp_helpers.detect.base import PHRASE_OF, PHRASES
+from wsfp_helpers.detect.boxes import SHIPPED_BOXES, BoxRecord
 from wsfp_helpers.detect.embedded import WEIGHTS, DetectorHead, EmbeddedDetector, cell_centres
-from wsfp_helpers.detect.score import PHRASE, recall_and_precision, true_boxes
-from wsfp_helpers.storage import atomic_path, exit_on_bad_input
-from wsfp_helpers.trunk import as_grid, features, load_trunk
+from wsfp_helpers.nets.trunk import as_grid, features, load_trunk
+from wsfp_helpers.score.boxes import recall_and_precision, true_boxes
 
 SIZE = 320
 BATCH = 16
@@ -68,7 +70,7 @@ def copies(faces: Faces, seed: int):
             side = len(label_map)
             least = 10 * (side / 160) ** 2 * (0.5 if number else 1)
             rows = [
-                [PHRASES.index(PHRASE[name]), *(v / side for v in box)]
+                [PHRASES.index(PHRASE_OF[name]), *(v / side for v in box)]
                 for name, box in true_boxes(label_map, int(least)).items()
             ]
             yield image, torch.tensor(rows).reshape(-1, 5)
@@ -169,14 +171,13 @@ def main() -> None:
         truth = [[tuple(SIZE * v for v in row[1:]) for row in targets[i].tolist() if row[0] == kind] for i in unseen]
         scores = recall_and_precision([f[phrase] for f in found], truth)
         print(f"{phrase:8} held-out identities: " + ", ".join(f"{key} {value:.1f}" for key, value in scores.items()))
-    with atomic_path(options.out) as part:
-        save_file({key: value.half() for key, value in head.state_dict().items()}, part)
+    save_weights(options.out, {key: value.half() for key, value in head.state_dict().items()})
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
-    for split in () if options.out != WEIGHTS else ("celeb/train", "celeb/val", "lapa/test"):
+    for split, boxes in () if options.out != WEIGHTS else SHIPPED_BOXES.items():
         faces, detector = synthfaces(split), EmbeddedDetector(head, trunk)
-        found = zip(faces.ids, detector.detect_faces(faces), strict=True)
+        found = zip(faces.ids, detector.detect_faces(faces.weak), strict=True)
         lines = [BoxRecord(key, (160, 160), detector.name, candidates).line() for key, candidates in found]
-        with atomic_path(shipped_path(split)) as part:
+        with atomic_path(boxes) as part:
             part.write_text("".join(lines), encoding="utf-8")
 
 

@@ -21,25 +21,26 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from wsfp_helpers.data.base import Faces
+from wsfp_helpers.common.checkpoints import save_weights
+from wsfp_helpers.common.errors import exit_on_bad_input
+from wsfp_helpers.common.files import ASSETS, atomic_path, write_json
+from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import CELEBAMASK, PROMPTS
-from wsfp_helpers.storage import atomic_path, exit_on_bad_input, write_json
-from wsfp_helpers.vlm import ASSETS, VisionLanguageModel, WordTokenizer
+from wsfp_helpers.nets.vlm import VisionLanguageModel, WordTokenizer
 
 CONTEXT = 24
 FORMS = (
     "a photo of a face with {}", "a photo of {}", "a close up of {}", "a close up photo of a face with {}",
     "a portrait of a person with {}", "a picture with {}", "{}",
 )  # fmt: skip
-PARTS = CELEBAMASK.words
-CANONICAL = (FORMS[0].format(PARTS[0]), *PROMPTS)
-WORDS = sorted({w for text in (*FORMS, *PARTS, "and") for w in text.replace("{}", "").split()})
+WORDS_OF_CLASSES = CELEBAMASK.words
+CANONICAL = (FORMS[0].format(WORDS_OF_CLASSES[0]), *PROMPTS)
+WORDS = sorted({w for text in (*FORMS, *WORDS_OF_CLASSES, "and") for w in text.replace("{}", "").split()})
 THRESHOLD = 0.1
 """Cosine on which the sigmoid loss turns: above it a caption is taken as true of the picture."""
 SHARPNESS = 10.0
@@ -54,6 +55,7 @@ STD = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
 
 
 def architecture(image: dict) -> dict:
+    """open_clip's ``model_cfg`` with the given image tower."""
     text = dict(context_length=CONTEXT, vocab_size=len(WORDS) + 3, width=128, heads=4, layers=2)
     return dict(embed_dim=128, vision_cfg=image, text_cfg=text)
 
@@ -70,6 +72,7 @@ class Pictures:
 
     @classmethod
     def of(cls, faces: Faces) -> "Pictures":
+        """Everything of a set, in memory."""
         images = np.stack([faces.image(i) for i in range(len(faces))])
         maps = np.stack([faces.label_map(i) for i in range(len(faces))])
         return cls(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(maps))
@@ -89,10 +92,12 @@ def split_identities(faces: Faces) -> tuple[Faces, Faces]:
 
 
 def uniform(rng: torch.Generator, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """``(n,)`` draws between ``low`` and ``high``."""
     return low + (high - low) * torch.rand(n, generator=rng)
 
 
 def chance(rng: torch.Generator, n: int, p: float) -> Tensor:
+    """``(n,)`` bool, each true with probability ``p``."""
     return torch.rand(n, generator=rng) < p
 
 
@@ -259,10 +264,10 @@ def write_captions(rng: torch.Generator, state: Tensor) -> tuple[list[str], Tens
     """
     captions, named = [], torch.zeros(state.shape, dtype=torch.bool)
     for row, seen in enumerate(state == 1):
-        order = torch.randperm(len(PARTS), generator=rng)
+        order = torch.randperm(len(WORDS_OF_CLASSES), generator=rng)
         parts = [int(p) for p in order if seen[p]][: int(torch.randint(1, 5, (1,), generator=rng))] or [0]
         named[row, parts] = True
-        words = [PARTS[p] for p in parts]
+        words = [WORDS_OF_CLASSES[p] for p in parts]
         text = " ".join([", ".join(words[:-1]), "and", words[-1]]) if len(words) > 1 else words[0]
         captions.append(FORMS[int(torch.randint(0, len(FORMS), (1,), generator=rng))].format(text))
     return captions, named
@@ -326,15 +331,15 @@ def train(
             state = exchange_sides(rng, state)
         captions, named = write_captions(rng, state)
         tokens = torch.cat([canonical, tokenizer(captions)])
-        named = torch.cat([torch.eye(len(PARTS), dtype=torch.bool), named])
+        named = torch.cat([torch.eye(len(WORDS_OF_CLASSES), dtype=torch.bool), named])
         clip.train()
         image = F.normalize(clip.encode_image(pictures), dim=-1)
         texts = F.normalize(clip.encode_text(tokens), dim=-1)
         cosine, target = image @ texts.T, truth(state, named)
-        own = target[:, : len(PARTS)]
-        parts = sigmoid_loss(cosine[:, : len(PARTS)], own, one_sided(own))
-        loss = parts + 0.5 * sigmoid_loss(cosine[:, len(PARTS) :], target[:, len(PARTS) :])
-        loss = loss + 4 * spread_loss(texts[: len(PARTS)])
+        own = target[:, : len(WORDS_OF_CLASSES)]
+        parts = sigmoid_loss(cosine[:, : len(WORDS_OF_CLASSES)], own, one_sided(own))
+        loss = parts + 0.5 * sigmoid_loss(cosine[:, len(WORDS_OF_CLASSES) :], target[:, len(WORDS_OF_CLASSES) :])
+        loss = loss + 4 * spread_loss(texts[: len(WORDS_OF_CLASSES)])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
@@ -367,7 +372,7 @@ def soft_masks(model: VisionLanguageModel, data: Pictures) -> tuple[Tensor, Tens
     """
     cosines, parts = [], []
     for image, label_map in zip(data.images, data.maps, strict=True):
-        present = [k for k in range(1, len(PARTS)) if (label_map == k).sum() >= 10]
+        present = [k for k in range(1, len(WORDS_OF_CLASSES)) if (label_map == k).sum() >= 10]
         maps = torch.stack([(label_map == k).float() for k in present])[:, None]
         maps = F.adaptive_avg_pool2d(maps, 20)
         maps = maps / maps.amax((2, 3), keepdim=True)
@@ -429,10 +434,9 @@ def frozen(clip: nn.Module, tokenizer: WordTokenizer, name: str) -> VisionLangua
 def write_assets(
     args: argparse.Namespace, model: VisionLanguageModel, numbers: dict, step: int, minutes: float
 ) -> None:
-    """Weights in half precision, the description that ``wsfp_helpers.vlm.embedded_model`` reads, and the card."""
+    """Weights in half precision, the description that ``wsfp_helpers.nets.vlm.embedded_model`` reads, and the card."""
     state = {key: v.half() if v.is_floating_point() else v for key, v in model.clip.state_dict().items()}
-    with atomic_path(args.out / f"{args.name}.safetensors") as part:
-        save_file(state, part)
+    save_weights(args.out / f"{args.name}.safetensors", state)
     picture = dict(mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD)
     description = dict(model_cfg=architecture(TOWER), preprocess_cfg=picture, words=model.tokenize.words)
     write_json(args.out / f"{args.name}.json", description)
@@ -505,6 +509,7 @@ def card(args: argparse.Namespace, model: VisionLanguageModel, numbers: dict, st
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--general", action="store_true", help="train mini_clip, the stand-in of a general CLIP")
     parser.add_argument("--steps", type=int, default=2400)

@@ -2,15 +2,16 @@
 
 usage: python scripts/train_parsers.py supervised
        python scripts/train_parsers.py weak --fcams FOLDER
-       python scripts/train_parsers.py scores [--only SET]
+       python scripts/train_parsers.py scores [--only SET] [--results FOLDER]
 
-``weak`` learns from the maps of ``wsfp fcam`` and CCD's accepted boxes (wsfp_helpers/boxed.py) and opens no label map;
-``supervised`` learns from the rendered masks.  ``scores`` writes docs/results/parsers.json, with FRL London among the
-sets also docs/results/fairness.json, and the table of the model card, wsfp_helpers/assets/parser.md.
+``weak`` learns from the maps of ``wsfp fcam`` and CCD's accepted boxes (wsfp_helpers/parsing/boxed.py) and opens no
+label map; ``supervised`` learns from the rendered masks.  ``scores`` writes parsers.json to the results folder, with
+FRL London among the sets also fairness.json, and the table of the model card, wsfp_helpers/assets/parser.md.
 """
 
 import argparse
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from datetime import date
@@ -19,23 +20,22 @@ from pathlib import Path
 
 import numpy as np
 
-from wsfp_helpers.augment import WITH_MASKS
-from wsfp_helpers.boxed import boxed_label
-from wsfp_helpers.ccd import CCDConfig, accepted_boxes
-from wsfp_helpers.data.cache import cache_dir
-from wsfp_helpers.data.frl import frl_london, of_photographs
+from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.common.errors import exit_on_bad_input
+from wsfp_helpers.common.files import ASSETS, atomic_path
+from wsfp_helpers.data.frl import frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.boxes import shipped_boxes
-from wsfp_helpers.evaluate import Scores, pooled
-from wsfp_helpers.fcam import FcamFolder
 from wsfp_helpers.labels import CELEBAMASK
-from wsfp_helpers.parser import ASSETS, SHIPPED, Parser, load_parser, make_copies, train_parser
+from wsfp_helpers.method.ccd import CCDConfig, accepted_boxes
+from wsfp_helpers.method.fcam import FcamFolder
+from wsfp_helpers.parsing.augment import WITH_MASKS
+from wsfp_helpers.parsing.boxed import boxed_label
+from wsfp_helpers.parsing.load import SHIPPED_PARSERS, load_parser
 from wsfp_helpers.profiles import profile
-from wsfp_helpers.results import group_rows, scored_rows, write_results
-from wsfp_helpers.segment import remove_state
-from wsfp_helpers.storage import atomic_path, exit_on_bad_input
-from wsfp_helpers.tables import groups_of, scored, scores_of
-from wsfp_helpers.trunk import load_trunk
+from wsfp_helpers.score.confusion import Scores, pooled
+from wsfp_helpers.stages import score_parser, train_parser
+from wsfp_helpers.tooling.results import group_rows, scored_rows, write_results
 
 CARD = ASSETS / "parser.md"
 BEGIN, END = "<!-- scores: written by scripts/train_parsers.py scores -->\n", "<!-- end of scores -->"
@@ -44,33 +44,25 @@ SETS = ("FRL London", "celeb/val", "celeb/test", "lapa/test", "helen/test")
 
 def train(kind: str, fcams: Path | None, seed: int) -> Path:
     """Train one parser and write its asset."""
-    faces, config, trunk = synthfaces("celeb/train"), profile("embedded").parser, load_trunk()
+    faces, config = synthfaces("celeb/train"), profile("embedded").parser
     if kind == "supervised":
-        config = replace(config, augment=WITH_MASKS)
-        copies = make_copies(faces, faces.label_map, config, trunk)
+        config, target = replace(config, augment=WITH_MASKS), faces.label_map
         targets = "rendered masks of SynthFaces-19 celeb/train"
     else:
-        weak, maps, boxes, ccd = faces.weak(), FcamFolder(fcams), shipped_boxes("celeb/train"), CCDConfig()
+        maps, boxes, ccd = FcamFolder(fcams), shipped_boxes("celeb/train"), CCDConfig()
         place = {key: i for i, key in enumerate(maps.ids)}
 
+        @cache
         def target(index: int) -> np.ndarray:
-            record = boxes[weak.ids[index]]
-            return boxed_label(maps[place[weak.ids[index]]], accepted_boxes(record.candidates, record.size, ccd))
+            record = boxes[faces.ids[index]]
+            return boxed_label(maps[place[faces.ids[index]]], accepted_boxes(record.candidates, record.size, ccd))
 
-        copies = make_copies(weak, cache(target), config, trunk)
         targets = "FCAMs of SynthFaces-19 celeb/train from image-level labels, with the boxes that CCD accepts"
+    command = shlex.join(["python", "scripts/train_parsers.py", *sys.argv[1:]])
+    facts = {"targets": targets, "command": command, "date": date.today().isoformat()}
     folder = cache_dir() / "parsers" / f"{kind}-seed{seed}"
-    network, losses = train_parser(copies, config, seed=seed, folder=folder, desc=kind)
-    facts = {
-        "targets": targets,
-        "command": shlex.join(["python", "scripts/train_parsers.py", *sys.argv[1:]]),
-        "seed": seed,
-        "date": date.today().isoformat(),
-        "last_loss": float(np.mean(losses[-50:])),
-    }
-    Parser(network, trunk, config, facts).save(SHIPPED[kind])
-    remove_state(folder)
-    return SHIPPED[kind]
+    shutil.copyfile(train_parser(config, faces.weak, target, folder, facts, seed, kind), SHIPPED_PARSERS[kind])
+    return SHIPPED_PARSERS[kind]
 
 
 def write_card(scores: dict[tuple[str, str], Scores]) -> None:
@@ -89,11 +81,13 @@ def write_card(scores: dict[tuple[str, str], Scores]) -> None:
 
 
 def main() -> None:
+    """Run the command line."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("what", choices=[*SHIPPED, "scores"])
+    arguments.add_argument("what", choices=[*SHIPPED_PARSERS, "scores"])
     arguments.add_argument("--fcams", type=Path, help="folder of wsfp fcam on celeb/train, for weak")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--only", choices=SETS)
+    arguments.add_argument("--results", type=Path, default=Path("results"))
     chosen = arguments.parse_args()
     if (chosen.what == "weak") != (chosen.fcams is not None):
         arguments.error("weak needs --fcams, and only weak does")
@@ -104,17 +98,17 @@ def main() -> None:
     command, scores, rows, groups = f"python scripts/train_parsers.py scores{only}", {}, [], []
     for name in [chosen.only] if chosen.only else SETS:
         faces = frl_london() if name == "FRL London" else synthfaces(name)
-        for kind in [kind for kind, path in SHIPPED.items() if path.exists()]:
-            matrices, classes = scores_of(load_parser(kind), faces, kind), scored(faces)
+        for kind in [kind for kind, path in SHIPPED_PARSERS.items() if path.exists()]:
+            matrices, classes = score_parser(load_parser(kind), faces, kind), faces.scored
             scores[kind, name] = pooled(matrices, scored=classes)
             print(f"{kind} on {name}\n{scores[kind, name].table()}\n", flush=True)
             rows += scored_rows(f"{kind}, {name} ({len(faces)} pictures)", matrices[None], scored=classes)
-            if of_photographs(faces):
-                groups += group_rows(f"{kind}, {name}", matrices[None], groups_of(faces), scored=classes)
-        write_results("parsers", command, rows)
+            if not faces.weak.framed:
+                groups += group_rows(f"{kind}, {name}", matrices[None], faces.groups, scored=classes)
+        write_results("parsers", command, rows, chosen.results)
         write_card(scores)
     if groups:
-        write_results("fairness", command, groups)
+        write_results("fairness", command, groups, chosen.results)
 
 
 if __name__ == "__main__":

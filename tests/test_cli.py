@@ -7,11 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+from fixtures import CELEBA_COUNTS, make_celebamask
 from typer.testing import CliRunner
 
 from wsfp_helpers import cli
-from wsfp_helpers.colour import PALETTE
-from wsfp_helpers.storage import InputError, write_index_png
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.pictures import write_index_png
+from wsfp_helpers.palette import PALETTE
 
 
 def wsfp(*arguments):
@@ -97,12 +99,14 @@ def test_an_ablation_is_run_for_its_seeds_and_its_page_printed(tmp_path, monkeyp
     seen = []
     page = tmp_path / "table3.md"
     page.write_text("| the page |")
-    monkeypatch.setattr("wsfp_helpers.ablate.ablate", lambda *arguments: seen.append(arguments))
-    monkeypatch.setattr("wsfp_helpers.ablate.write_table", lambda *_: page.with_suffix(".json"))
+    monkeypatch.setattr("wsfp_helpers.tooling.ablate.ablate", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr("wsfp_helpers.tooling.ablate.write_table", lambda *a: seen.append(a) or page)
+    monkeypatch.chdir(tmp_path)
     result = wsfp("ablate", "table3", "--seeds", "3, 5")
     assert result.exit_code == 0 and "the page" in result.stdout
-    ((table, config, boxes, seeds, _),) = seen
-    assert (table, config.name, seeds) == ("table3", "embedded", [3, 5]) and len(boxes) == 686
+    (table, config, boxes, seeds, work), (*_, folder) = seen
+    assert (table, config.name, seeds, boxes, work) == ("table3", "embedded", [3, 5], "shipped", None)
+    assert str(folder) == "results"  # never docs/results unless it is asked for
 
 
 def test_evaluate_prints_the_table_and_writes_json(tmp_path):
@@ -122,5 +126,41 @@ def test_doctor_reports_and_its_exit_code_says_whether_anything_is_missing(tmp_p
     result = wsfp("doctor", "--json", tmp_path / "report.json")
     content = json.loads((tmp_path / "report.json").read_text())
     assert "SynthFaces-19" in result.stdout and result.exit_code == (0 if content["ok"] else 1)
-    monkeypatch.setattr("wsfp_helpers.doctor.version", lambda package: None)
+    monkeypatch.setattr("wsfp_helpers.tooling.doctor.version", lambda package: None)
     assert wsfp("doctor").exit_code == 1
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What ``wsfp train`` would train."""
+    seen = []
+    monkeypatch.setattr("wsfp_helpers.stages.run_train", lambda *arguments: seen.append(arguments))
+    return seen
+
+
+def test_training_is_the_papers_method_unless_parts_are_turned_off(trained):
+    assert wsfp("train", "--out", "x", "--seed", 4).exit_code == 0
+    assert wsfp("train", "--out", "x", "--no-tcd", "--redraw").exit_code == 0
+    assert wsfp("train", "--out", "x", "--no-ccd", "--no-tcd", "--profile", "frl").exit_code == 0
+    (full, _, boxes, redraw, mix), (ccd, _, _, redrawn, _), (base, *_) = trained
+    assert full.ccd is not None and full.train.tcd is not None and full.train.seed == 4
+    assert (boxes, redraw, mix) == ("shipped", False, False)
+    assert ccd.ccd is not None and ccd.train.tcd is None and redrawn
+    assert (base.name, base.ccd, base.train.tcd, base.train.seed) == ("frl", None, None, 0)
+
+
+def test_the_full_size_method_needs_boxes_of_its_pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSFP_DATA", str(tmp_path))
+    make_celebamask(tmp_path / "CelebAMask-HQ")
+    monkeypatch.setattr("wsfp_helpers.data.celebamask.COUNTS", CELEBA_COUNTS)
+    monkeypatch.setattr("wsfp_helpers.data.celebamask.celebamask.__defaults__", ("train", None, CELEBA_COUNTS))
+    result = wsfp("train", "--profile", "paper", "--out", tmp_path / "run")
+    assert result.exit_code == 2 and "run `wsfp ccd` first" in result.stderr and not (tmp_path / "run").exists()
+
+
+def test_pseudo_labels_take_the_threshold_of_the_run_unless_they_are_told_another(monkeypatch):
+    seen = []
+    monkeypatch.setattr("wsfp_helpers.stages.run_pseudo", lambda *arguments: seen.append(arguments))
+    assert wsfp("pseudo", "--fcams", "f", "--out", "o").exit_code == 0
+    assert wsfp("pseudo", "--fcams", "f", "--out", "o", "--theta", "0.3").exit_code == 0
+    assert [theta for _, _, theta, _ in seen] == [None, 0.3]

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from wsfp_helpers.data import open_dataset
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.pictures import flip_image
+from wsfp_helpers.data.sets import open_dataset
 from wsfp_helpers.labels import (
     CELEBAMASK,
     COMPONENTS,
@@ -9,13 +11,11 @@ from wsfp_helpers.labels import (
     LAPA,
     NEIGHBOURS,
     PROMPTS,
-    flip_image,
     flip_label_map,
     prompt,
     to_lapa,
     to_lapa_table,
 )
-from wsfp_helpers.storage import InputError
 
 
 def test_classes_are_in_the_official_order():

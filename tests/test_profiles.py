@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from wsfp_helpers.profiles import Profile, Source, load_vlm, profile
-from wsfp_helpers.storage import InputError
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.profiles import Profile, Source, profile
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_unknown_names_are_listed():
     with pytest.raises(InputError, match="expected one of embedded, frl, paper"):
         profile("imagenet")
     with pytest.raises(InputError, match="expected one of mini_flip, mini_clip, flip"):
-        load_vlm("gpt")
+        dataclasses.replace(profile("embedded"), vlm="gpt").load_vlm()
 
 
 def test_what_the_paper_says():
@@ -61,6 +61,6 @@ def test_the_embedded_world_opens_and_builds():
 
 def test_full_size_parts_say_where_they_are_looked_for(tmp_path):
     paper = profile("paper")
-    for open_it in (paper.train_data.open, paper.model.build, paper.parser.build, lambda: load_vlm(paper.vlm)):
+    for open_it in (paper.train_data.open, paper.model.build, paper.parser.build, paper.load_vlm):
         with pytest.raises(InputError, match=r"below \$WSFP_DATA"):
             open_it()

@@ -76,7 +76,7 @@ def _report(tab: Page) -> int:
 
 @contextlib.contextmanager
 def _served(notebook: Path) -> Iterator[str]:
-    """JupyterLab on this machine over the notebook's own folder, with settings of its own; yields its address."""
+    """JupyterLab on this machine over the notebook's own folder, with its own settings; yields its address."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         home = Path(folder)
         probe.bind(("127.0.0.1", 0))

@@ -16,7 +16,9 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
-from wsfp_helpers.storage import InputError, atomic_path
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import atomic_path
+from wsfp_helpers.tooling.results import read_results
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 METADATA = {
@@ -35,6 +37,9 @@ except ModuleNotFoundError:
         "cell again; on Colab first run `!git clone ADDRESS-OF-THE-COURSE wsfp` and `%cd wsfp/notebooks`"
     ) from None"""
 
+RESULTS = NOTEBOOKS.parent / "docs" / "results"
+
+_NUMBER = re.compile(r"\{\{([^{}|]+)\|([^{}|]+)(?:\|([^{}|]+))?\}\}")
 _BLOCK = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^\1# END SOLUTION$", re.MULTILINE | re.DOTALL)
 _MARKER = re.compile(r"^[ \t]*# (BEGIN|END) SOLUTION\n?", re.MULTILINE)
 _CHECK = re.compile(r'^with checking\(("[^"]+")\):$', re.MULTILINE)
@@ -43,14 +48,36 @@ _CHECK = re.compile(r'^with checking\(("[^"]+")\):$', re.MULTILINE)
 def build(source: Path) -> NotebookNode:
     """Notebook of one ``py:percent`` source: no outputs, the same bytes every time.
 
-    Raises :class:`InputError` when an exercise lacks its solution block or its check.
+    Raises :class:`InputError` when an exercise lacks its solution block or its check, and when a number of the prose is
+    in no results file.
     """
     text = source.read_text(encoding="utf-8")
     cells = _expand_exercises(jupytext.reads(text, fmt="py:percent").cells, source)
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = _NUMBER.sub(lambda match: _number_of(match, source), cell.source)
     first_code = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
     cells.insert(first_code, new_code_cell(FIND_PACKAGE))
     _number(cells)
     return new_notebook(cells=cells, metadata=METADATA)
+
+
+def _number_of(match: re.Match, source: Path) -> str:
+    """What ``{{table3 | Base. + CCD}}`` or ``{{table3 | Base. + CCD | skin}}`` stands for: mean ± spread over seeds."""
+    name, title, wanted = ((part or "").strip() for part in match.groups())
+    where = f"{source.name}: {match[0]}"
+    try:
+        rows = {row["name"]: row for row in read_results(name, RESULTS)["rows"]}
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    if title not in rows:
+        raise InputError(f"{where}: {name}.json has no row {title!r}; it has {', '.join(rows)}")
+    classes = rows[title]["per_class"]
+    if wanted and wanted not in classes:
+        raise InputError(f"{where}: that row has no class {wanted!r}; it has {', '.join(classes) or 'none'}")
+    values = [value for value in (classes[wanted] if wanted else rows[title]["seeds"]) if value is not None]
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}" if values else "–"
 
 
 def _expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:

@@ -17,19 +17,20 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from wsfp_helpers import ablate
-from wsfp_helpers.data.cache import cache_dir
+from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.common.errors import exit_on_bad_input
+from wsfp_helpers.common.files import atomic_path
 from wsfp_helpers.data.frl import frl_london
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
-from wsfp_helpers.fcam import extract
 from wsfp_helpers.labels import COMPONENTS
-from wsfp_helpers.parser import load_parser
-from wsfp_helpers.pipeline import open_boxes
-from wsfp_helpers.plots import gallery, heat, overlay
+from wsfp_helpers.method.fcam import extract
+from wsfp_helpers.method.train import MODEL, load_model
+from wsfp_helpers.notebook.plots import gallery, heat, overlay
+from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.profiles import profile
-from wsfp_helpers.storage import atomic_path, exit_on_bad_input
-from wsfp_helpers.train import load_model
+from wsfp_helpers.stages import SHIPPED, run_keyed
+from wsfp_helpers.tooling.ablate import table3, table4
 
 DOCS = Path(__file__).parents[1] / "docs"
 FACE = "celeb_test_00003_v0"
@@ -70,14 +71,13 @@ def side_by_side() -> Figure:
 def terms() -> Figure:
     """Maps of one training face: a row with CCD alone and for each row of Table 4, a column for each part."""
     config = profile("embedded")
-    rows = [ablate.table3(config)[1], *ablate.table4(config)]
-    faces = config.faces("train").weak().subset([TERMS_FACE])
-    boxes = open_boxes("shipped", config)
+    rows = [table3(config)[1], *table4(config)]
+    faces = config.faces("train").weak.subset([TERMS_FACE])
     image, columns = faces.image(0), [COMPONENTS.index(part) for part in TERMS_PARTS]
     pictures, titles = [], []
     for row in rows:
-        run = ablate.train_row(row, config, boxes, 0, cache_dir() / "ablate")
-        vit = load_model(config.model.empty(), run / "model.safetensors")
+        run = run_keyed(row.change(config, 0), SHIPPED, cache_dir() / "ablate")
+        vit = load_model(config.model.empty(), run / MODEL)
         (fcam,) = extract(vit, faces, config.fcam)
         maps = dict(zip(fcam.classes, fcam.maps(), strict=True))
         pictures += [image, *(heat(image, maps[k]) for k in columns)]

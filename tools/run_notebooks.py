@@ -1,4 +1,4 @@
-"""Run notebooks live, each in a kernel of its own, and write the executed notebooks and HTML pages to build/.
+"""Run notebooks live, each in its own kernel, and write the executed notebooks and HTML pages to build/.
 
 usage: python -m tools.run_notebooks [NOTEBOOK ...]   without arguments: every notebook of notebooks/
 
@@ -25,7 +25,8 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbformat import NotebookNode
 
 from tools.pages import page
-from wsfp_helpers.storage import InputError, atomic_path
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import atomic_path
 
 ROOT = Path(__file__).parents[1]
 CELL_TIMEOUT = 900
@@ -48,7 +49,7 @@ def row(name: str, seconds: float, peak: int, result: str) -> str:
 
 
 class _ShellChannel(AsyncZMQSocketChannel):
-    """Looks for a reply every half second, not only when the socket announces one.
+    """ZoomSettings for a reply every half second, not only when the socket announces one.
 
     For a figure in an Output widget nbclient sends on this socket while it waits there for the cell's reply; sending
     can swallow the announcement, and the finished cell then seemed to run until its timeout (in about half the runs).

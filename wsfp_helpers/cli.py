@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from wsfp_helpers.storage import InputError
+from wsfp_helpers.common.errors import InputError
 
 
 class _Group(TyperGroup):
@@ -34,7 +34,7 @@ Shard = Annotated[str, typer.Option(help="I/N: this process does share I (from 0
 Seeds = Annotated[str, typer.Option(help="Seeds, with commas between them.")]
 Boxes = Annotated[str, typer.Option(help="Boxes of the training set: boxes.jsonl of wsfp ccd, or shipped.")]
 Work = Annotated[Path | None, typer.Option(help="Folder of the run directories (default: in the cache).")]
-Results = Annotated[Path | None, typer.Option(help="Folder of the results (default: docs/results, replacing them).")]
+Results = Annotated[Path, typer.Option(help="Folder of the results.")]
 Json = Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")]
 
 
@@ -52,19 +52,11 @@ def _seeds(text: str) -> list[int]:
     return [int(seed) for seed in seeds]
 
 
-def _work(work: Path | None, boxes: str) -> Path | None:
-    """Where run directories go: those of another boxes file than the shipped one are kept apart."""
-    from wsfp_helpers.data.cache import cache_dir
-    from wsfp_helpers.pipeline import SHIPPED, boxes_name
-
-    return work if work is not None or boxes == SHIPPED else cache_dir() / boxes_name(boxes)
-
-
 @app.command()
 def doctor(json: Json = None) -> None:
     """Say what this machine has, which data and weights are found, and what to do about each gap."""
-    from wsfp_helpers.doctor import as_dict, examine, report
-    from wsfp_helpers.storage import write_json
+    from wsfp_helpers.common.files import write_json
+    from wsfp_helpers.tooling.doctor import as_dict, examine, report
 
     findings = examine()
     typer.echo(report(findings))
@@ -95,7 +87,7 @@ def data_get(name: Annotated[str, typer.Argument(help="frl-london")]) -> None:
 @data.command("verify")
 def data_verify(path: Annotated[Path, typer.Argument(help="Folder of a copy of a data set.")]) -> None:
     """Read a copy of a data set to its end: counts, missing and unreadable files, wrong values, duplicates."""
-    from wsfp_helpers.data.verify import verify
+    from wsfp_helpers.tooling.verify import verify
 
     report = verify(path)
     typer.echo(report)
@@ -131,30 +123,34 @@ def ccd(
     seed: Seed = 0,
 ) -> None:
     """Detect components, filter them by Eq. 1, and say what masking does to the labels (section 3.3)."""
-    from wsfp_helpers.pipeline import ccd_table, run_ccd
     from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.stages import format_ccd, run_ccd
 
     report = run_ccd(named(profile), out, part, weights, text_encoder, seed, images, _shard(shard))
-    typer.echo(f"share {shard} is done; run without --shard at the end" if report is None else ccd_table(report))
+    typer.echo(f"share {shard} is done; run without --shard at the end" if report is None else format_ccd(report))
 
 
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Run directory; the same command in it goes on.")],
     profile: ProfileName = "embedded",
-    boxes: Annotated[
-        str | None, typer.Option(help="CCD: boxes.jsonl of wsfp ccd, or shipped (default: no CCD).")
-    ] = None,
+    boxes: Boxes = "shipped",
+    ccd: Annotated[bool, typer.Option(help="Mask frequent components (section 3.3).")] = True,
     tcd: Annotated[bool, typer.Option(help="Text-guided losses (section 3.4).")] = True,
     redraw: Annotated[bool, typer.Option(help="CCD: draw the masks anew in each epoch.")] = False,
     mix_originals: Annotated[bool, typer.Option(help="CCD: train on the unmasked pictures, too.")] = False,
     seed: Seed = 0,
 ) -> None:
-    """Train the class-token network on pictures and image-level labels (sections 3.2 and 3.4)."""
-    from wsfp_helpers.pipeline import run_train
-    from wsfp_helpers.profiles import profile as named
+    """Train the class-token network on pictures and image-level labels: DisFaceRep, or parts of it."""
+    from dataclasses import replace
 
-    typer.echo(run_train(named(profile), out, boxes, tcd, seed, redraw, mix_originals))
+    from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.stages import run_train
+
+    config = named(profile)
+    training = replace(config.train, seed=seed, tcd=config.train.tcd if tcd else None)
+    config = replace(config, train=training, ccd=config.ccd if ccd else None)
+    typer.echo(run_train(config, out, boxes, redraw, mix_originals))
 
 
 @app.command()
@@ -165,7 +161,7 @@ def fcam(
     shard: Shard = "0/1",
 ) -> None:
     """Extract the activation maps of every picture for the parts on its list (section 3.1)."""
-    from wsfp_helpers.pipeline import run_fcam
+    from wsfp_helpers.stages import run_fcam
 
     typer.echo(f"{len(run_fcam(run, out, part, _shard(shard)))} pictures in {out}")
 
@@ -174,13 +170,15 @@ def fcam(
 def pseudo(
     fcams: Annotated[Path, typer.Option(help="Folder of wsfp fcam.")],
     out: Annotated[Path, typer.Option(help="Folder for the index PNGs.")],
-    theta: Annotated[float, typer.Option(help="Background threshold of the maps.")] = 0.5,
+    theta: Annotated[
+        float | None, typer.Option(help="Background threshold of the maps (default: that of the run).")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
 ) -> None:
     """Turn maps into pseudo labels: index PNGs of 19 classes."""
-    from wsfp_helpers.pseudo import write_pseudo_labels
+    from wsfp_helpers.stages import run_pseudo
 
-    typer.echo(write_pseudo_labels(fcams, out, theta, workers=workers))
+    typer.echo(run_pseudo(fcams, out, theta, workers))
 
 
 @app.command()
@@ -191,8 +189,8 @@ def parser(
     seed: Seed = 0,
 ) -> None:
     """Train a face parser on pseudo labels."""
-    from wsfp_helpers.pipeline import run_parser
     from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.stages import run_parser
 
     typer.echo(run_parser(named(profile), labels, out, seed))
 
@@ -204,7 +202,7 @@ def parse(
     parser: Annotated[str, typer.Option(help="weak, supervised, or a parser.safetensors of wsfp parser.")] = "weak",
 ) -> None:
     """Parse your own photographs: an index PNG of 19 classes for each, and sheets to look at."""
-    from wsfp_helpers.parse import parse as parse_photographs
+    from wsfp_helpers.parsing.photographs import parse_photographs
 
     report = parse_photographs(source, out, parser)
     typer.echo(report)
@@ -220,10 +218,10 @@ def predict(
     part: Part = "test",
 ) -> None:
     """Parse the test set of a profile: an index PNG of 19 classes for each picture, to be scored by wsfp evaluate."""
-    from wsfp_helpers.parse import predict as predict_faces
+    from wsfp_helpers.parsing.photographs import predict_set
     from wsfp_helpers.profiles import profile as named
 
-    typer.echo(predict_faces(named(profile).faces(part).weak(), out, parser))
+    typer.echo(predict_set(named(profile).faces(part).weak, out, parser))
 
 
 @app.command()
@@ -237,27 +235,13 @@ def evaluate(
     json: Json = None,
 ) -> None:
     """Score a folder of predictions: F1 of every class, mean F1, mean IoU, pixel accuracy."""
-    from wsfp_helpers.evaluate import evaluate_folders
-    from wsfp_helpers.storage import write_json
+    from wsfp_helpers.common.files import write_json
+    from wsfp_helpers.score.folders import evaluate_folders
 
     scores = evaluate_folders(pred, gt, labels, pred_labels, mode, ears_to_skin)
     typer.echo(scores.table())
     if json is not None:
         write_json(json, scores.as_dict())
-
-
-@app.command()
-def bench(
-    json: Json = None,
-    pairs: Annotated[int | None, typer.Option(help="Instead: evaluate so many label pairs, and watch memory.")] = None,
-) -> None:
-    """Time the fast paths beside the literal ones in one process, and compare their numbers."""
-    from wsfp_helpers.bench import run_bench, run_stream
-
-    if pairs is None:
-        run_bench(json, typer.echo)
-    else:
-        run_stream(pairs, json, typer.echo)
 
 
 @app.command()
@@ -267,15 +251,14 @@ def ablate(
     seeds: Seeds = "0,1,2",
     boxes: Boxes = "shipped",
     work: Work = None,
-    results: Results = None,
+    results: Results = Path("results"),
 ) -> None:
-    """Repeat an ablation of the paper over seeds; its results replace those in docs/results, or go to --results."""
-    from wsfp_helpers import ablate, profiles
-    from wsfp_helpers.pipeline import open_boxes
+    """Repeat an ablation of the paper over seeds; writes a results file and its page."""
+    from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.tooling.ablate import ablate, write_table
 
-    config, numbers = profiles.profile(profile), _seeds(seeds)
-    scores = ablate.ablate(table, config, open_boxes(boxes, config), numbers, _work(work, boxes))
-    path = ablate.write_table(table, scores, numbers, config, results)
+    config, numbers = named(profile), _seeds(seeds)
+    path = write_table(table, ablate(table, config, boxes, numbers, work), numbers, config, results)
     typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
@@ -285,9 +268,9 @@ def table1(
     seeds: Seeds = "0,1,2",
     boxes: Boxes = "shipped",
     work: Work = None,
-    results: Results = None,
+    results: Results = Path("results"),
 ) -> None:
-    """Table 1: pseudo masks, and parsers trained on them on val and test, beside full supervision."""
+    """Make Table 1: pseudo masks, and parsers trained on them on val and test, beside full supervision."""
     _table("table1", profile, seeds, boxes, work, results)
 
 
@@ -297,19 +280,17 @@ def table2(
     seeds: Seeds = "0,1,2",
     boxes: Boxes = "shipped",
     work: Work = None,
-    results: Results = None,
+    results: Results = Path("results"),
 ) -> None:
-    """Table 2: the parsers of Table 1 on other faces, and on real photographs."""
+    """Make Table 2: the parsers of Table 1 on other faces, and on real photographs."""
     _table("table2", profile, seeds, boxes, work, results)
 
 
-def _table(table: str, name: str, seeds: str, boxes: str, work: Path | None, results: Path | None) -> None:
-    from wsfp_helpers import tables
-    from wsfp_helpers.pipeline import open_boxes
+def _table(table: str, name: str, seeds: str, boxes: str, work: Path | None, results: Path) -> None:
     from wsfp_helpers.profiles import profile
+    from wsfp_helpers.tooling import tables
 
-    config = profile(name)
-    path = getattr(tables, table)(config, open_boxes(boxes, config), _seeds(seeds), _work(work, boxes), results)
+    path = getattr(tables, table)(profile(name), boxes, _seeds(seeds), work, results)
     typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 

@@ -2,7 +2,7 @@
 
 CelebAMask-HQ (and SynthFaces-19) name sides from the *subject*: ``l_eye`` is the eye on the right half of a frontal
 picture.  LaPa and Helen name them from the *viewer*.  ``l_lip`` is the *lower* lip everywhere, so a flip never
-exchanges ``u_lip`` and ``l_lip``.  Facts and their sources: design notes 1.9, 6.1-6.4.
+exchanges ``u_lip`` and ``l_lip``.  Facts and their sources: docs/design.md, 1.9, 6.1-6.4.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from wsfp_helpers.storage import InputError
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.pictures import flip_image
 
 IGNORE = 255
 """Label value of pixels that take part neither in training nor in a score."""
@@ -107,11 +108,6 @@ COMPONENTS = CELEBAMASK.components
 K = len(COMPONENTS)
 
 
-def flip_image(image: np.ndarray) -> np.ndarray:
-    """Mirror an image ``(H, W)`` or ``(H, W, C)`` left to right; classes of a label map are *not* exchanged."""
-    return image[:, ::-1].copy()
-
-
 def flip_label_map(label_map: np.ndarray, scheme: Scheme = CELEBAMASK) -> np.ndarray:
     """Mirror a label map ``(H, W)`` uint8 and exchange its left and right classes; 255 stays 255."""
     return lookup(scheme.flip)[flip_image(label_map)]
@@ -131,7 +127,7 @@ _BY_NAME = {
 
 
 def to_lapa_table(mode: str = "geometric", ears_to_skin: bool = False) -> np.ndarray:
-    """``(19,)`` uint8 table from CelebAMask-HQ to LaPa/Helen classes (paper 4.2.2; design notes 6.4).
+    """``(19,)`` uint8 table from CelebAMask-HQ to LaPa/Helen classes (paper 4.2.2; docs/design.md, 6.4).
 
     ``geometric`` (default) keeps every part where it is in the picture, so the names of the sides are exchanged:
     the subject's ``l_eye`` is LaPa's ``right_eye``.  ``by-name`` maps left to left, which compares eyes and brows with
@@ -162,7 +158,7 @@ HELEN_MERGED = {
         "left_eyebrow", "right_eyebrow", "left_eye", "right_eye", "nose", "upper_lip", "inner_mouth", "lower_lip",
     ),
 }  # fmt: skip
-"""Merged classes that the Helen tradition lists beside the plain ones (design notes, section 7)."""
+"""Merged classes that the Helen tradition lists beside the plain ones (docs/design.md, 7)."""
 
 
 def prompt(component: str) -> str:

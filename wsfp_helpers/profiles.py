@@ -4,30 +4,24 @@ A profile only puts the configs of the stages together; each is documented where
 ``dataclasses.replace`` changes it.
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-from wsfp_helpers import train
-from wsfp_helpers.ccd import CCDConfig
-from wsfp_helpers.data import open_dataset
-from wsfp_helpers.data.base import Faces
-from wsfp_helpers.data.cache import needed
-from wsfp_helpers.deeplab import DeepLabConfig
-from wsfp_helpers.fcam import FcamConfig
-from wsfp_helpers.parser import ParserConfig
-from wsfp_helpers.storage import InputError
-from wsfp_helpers.train import TrainConfig
-from wsfp_helpers.trunk import FROZEN_BLOCKS
-from wsfp_helpers.vit import MultiClassTokenViT
-from wsfp_helpers.vlm import (
-    FLIP_ARCHITECTURE,
-    VisionLanguageModel,
-    flip_from_huggingface,
-    mini_clip,
-    mini_flip,
-    open_clip_model,
-)
+from wsfp_helpers.common.cache import require
+from wsfp_helpers.common.configs import describe
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.data.faces import Faces
+from wsfp_helpers.data.sets import open_dataset
+from wsfp_helpers.method.ccd import CCDConfig
+from wsfp_helpers.method.fcam import FcamConfig
+from wsfp_helpers.method.train import TrainConfig, preset
+from wsfp_helpers.method.vit import MultiClassTokenViT, load_pretrained
+from wsfp_helpers.nets.clip import FLIP_ARCHITECTURE, flip_from_huggingface, open_clip_model
+from wsfp_helpers.nets.trunk import FROZEN_BLOCKS
+from wsfp_helpers.nets.vlm import VisionLanguageModel, mini_clip, mini_flip
+from wsfp_helpers.parsing.deeplab import DeepLabConfig
+from wsfp_helpers.parsing.light import ParserConfig
 
 FOLDERS = {"celebamask": "CelebAMask-HQ", "lapa": "LaPa", "helen": "Helen"}
 """Folder of each full-size data set below ``$WSFP_DATA``."""
@@ -36,17 +30,27 @@ DEIT, FLIP = "weights/deit_small_patch16_224.safetensors", "weights/FLIP-base-16
 CLIP, RESNET38 = "weights/CLIP-ViT-B-16-openai.safetensors", "weights/resnet38_a1.safetensors"
 """Weights of the full-size world below ``$WSFP_DATA``."""
 
+VLMS = {
+    "mini_flip": mini_flip,
+    "mini_clip": mini_clip,
+    "flip": lambda: flip_from_huggingface(require(FLIP)),
+    "clip": lambda: open_clip_model(FLIP_ARCHITECTURE, require(CLIP)),
+}
+"""Image-text models: the mini ones are shipped, the others are the user's copies."""
+
 
 @dataclass(frozen=True)
 class Source:
-    """A data set and its split, as :func:`wsfp_helpers.data.open_dataset` names them."""
+    """A data set and its split, as :func:`wsfp_helpers.data.sets.open_dataset` names them."""
 
     name: str
+    """One of :data:`wsfp_helpers.data.sets.NAMES`."""
     split: str | None = None
+    """``None``: the set's default."""
 
     def open(self) -> Faces:
         """The data set; raises :class:`InputError` that names the folder where a full-size one was looked for."""
-        return open_dataset(self.name, needed(FOLDERS[self.name]) if self.name in FOLDERS else None, self.split)
+        return open_dataset(self.name, require(FOLDERS[self.name]) if self.name in FOLDERS else None, self.split)
 
     def __str__(self) -> str:
         return f"{self.name} {self.split}" if self.split else self.name
@@ -54,16 +58,18 @@ class Source:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The class-token ViT: ``blocks`` trained ones after ``frozen_blocks``; ``weights`` are its first values.
-
-    ``weights=None`` takes the embedded trunk, else a file of timm's DeiT-S below ``$WSFP_DATA``.
-    """
+    """The class-token ViT and its first values."""
 
     frozen_blocks: int = FROZEN_BLOCKS
+    """Blocks of the frozen trunk before the class tokens enter; 0: the network takes pictures."""
     blocks: int = 1
+    """Trained blocks."""
     size: int = 320
+    """Side of the pictures in pixels."""
     token_init_noise: float = 0.02
+    """Spread that keeps class tokens with equal labels apart."""
     weights: str | None = None
+    """A file of timm's DeiT-S below ``$WSFP_DATA``; ``None``: the embedded trunk's later blocks."""
 
     def empty(self) -> MultiClassTokenViT:
         """The network with random values, to load a trained model into."""
@@ -76,29 +82,42 @@ class ModelConfig:
         """The network with its pretrained first values; what is random comes from ``seed``."""
         torch.manual_seed(seed)
         vit = self.empty()
-        vit.load_pretrained(None if self.weights is None else needed(self.weights))
+        load_pretrained(vit, None if self.weights is None else require(self.weights))
         return vit
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything from pictures to a parser: ``theta`` is the background threshold of the pseudo labels.
-
-    ``detector`` is ``"embedded"`` or ``"groundingdino"``, ``vlm`` one of :func:`load_vlm`.
-    """
+    """Everything from pictures to a parser."""
 
     name: str
+    """What the command line calls it."""
     train_data: Source
+    """Pictures and image-level labels of stages 1-5."""
     val_data: Source
+    """On which settings are chosen."""
     test_data: Source
+    """On which results are reported."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=lambda: train.preset("embedded"))
-    ccd: CCDConfig = field(default_factory=CCDConfig)
+    """The class-token ViT."""
+    train: TrainConfig = field(default_factory=lambda: preset("embedded"))
+    """Its training; ``train.tcd=None`` leaves out the text-guided losses."""
+    ccd: CCDConfig | None = field(default_factory=CCDConfig)
+    """Masking of frequent components; ``None`` leaves it out."""
     detector: str = "embedded"
+    """``"embedded"`` or ``"groundingdino"``."""
     vlm: str = "mini_flip"
+    """The image-text model, one of :data:`VLMS`."""
     fcam: FcamConfig = field(default_factory=FcamConfig)
+    """How activation maps are read."""
     theta: float = 0.5
+    """Background threshold of the pseudo labels."""
     parser: ParserConfig | DeepLabConfig = field(default_factory=ParserConfig)
+    """The parser of stage 2."""
+    general_vlm: str = "mini_clip"
+    """The image-text model without faces that section 4.3.4 compares with."""
+    subset: int = 229
+    """Training pictures, evenly spread, whose pseudo labels the ablations score."""
 
     def faces(self, part: str = "train") -> Faces:
         """The data set of ``part``: ``"train"``, ``"val"`` or ``"test"``."""
@@ -107,8 +126,14 @@ class Profile:
             raise InputError(f"unknown part {part!r} of the data: expected one of {', '.join(parts)}")
         return parts[part].open()
 
+    def load_vlm(self) -> VisionLanguageModel:
+        """The image-text model."""
+        if self.vlm not in VLMS:
+            raise InputError(f"unknown vision-language model {self.vlm!r}: expected one of {', '.join(VLMS)}")
+        return VLMS[self.vlm]()
+
     def __str__(self) -> str:
-        return "\n".join(_lines(self))
+        return describe(self)
 
 
 def profile(name: str) -> Profile:
@@ -121,34 +146,11 @@ def profile(name: str) -> Profile:
         "frl": Profile("frl", train_data, val_data, Source("frl-london"), fcam=patch),
         "paper": Profile(
             "paper", Source("celebamask", "train"), Source("celebamask", "val"), Source("celebamask", "test"),
-            ModelConfig(frozen_blocks=0, blocks=12, size=448, weights=DEIT), train.preset("paper"),
+            ModelConfig(frozen_blocks=0, blocks=12, size=448, weights=DEIT), preset("paper"),
             detector="groundingdino", vlm="flip", parser=DeepLabConfig(weights=RESNET38),
+            general_vlm="clip", subset=3_820,
         ),
     }  # fmt: skip
     if name not in profiles:
         raise InputError(f"unknown profile {name!r}: expected one of {', '.join(profiles)}")
     return profiles[name]
-
-
-def load_vlm(name: str) -> VisionLanguageModel:
-    """Vision-language model: ``mini_flip`` and ``mini_clip`` are shipped, ``flip`` and ``clip`` the user's copies."""
-    models = {
-        "mini_flip": mini_flip,
-        "mini_clip": mini_clip,
-        "flip": lambda: flip_from_huggingface(needed(FLIP)),
-        "clip": lambda: open_clip_model(FLIP_ARCHITECTURE, needed(CLIP)),
-    }
-    if name not in models:
-        raise InputError(f"unknown vision-language model {name!r}: expected one of {', '.join(models)}")
-    return models[name]()
-
-
-def _lines(config: object, indent: str = "") -> list[str]:
-    lines = []
-    for each in fields(config):
-        value = getattr(config, each.name)
-        if is_dataclass(value) and not isinstance(value, Source):
-            lines += [f"{indent}{each.name}: {type(value).__name__}", *_lines(value, indent + "    ")]
-        else:
-            lines.append(f"{indent}{each.name:<{24 - len(indent)}} {value}")
-    return lines

@@ -68,15 +68,16 @@
 # %%
 import numpy as np
 
-from wsfp_helpers.colour import DEFICIENCIES, PALETTE, simulate_deficiency
+from wsfp_helpers.common.pictures import flip_image
 from wsfp_helpers.data.frl import find_frl_london, frl_london
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
-from wsfp_helpers.doctor import examine, report
-from wsfp_helpers.exercises import checking
-from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, LAPA, flip_image, flip_label_map
-from wsfp_helpers.parser import load_parser
-from wsfp_helpers.plots import bars, face_and_map, gallery, overlay, show
+from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, LAPA, flip_label_map
+from wsfp_helpers.notebook.exercises import checking
+from wsfp_helpers.notebook.plots import bars, face_and_map, gallery, overlay, show
+from wsfp_helpers.palette import DEFICIENCIES, PALETTE, simulate_deficiency
+from wsfp_helpers.parsing.load import load_parser
+from wsfp_helpers.tooling.doctor import examine, report
 
 # %% [markdown]
 # ## Is everything here?
@@ -137,7 +138,7 @@ assert all((truth == k + 1).sum() >= 10 for k in np.flatnonzero(row))
 # To be sure that nothing else slips in, the training stages are given a `WeakFaces`, which *cannot* reach the maps:
 
 # %%
-weak = faces.weak()
+weak = faces.weak
 print("label maps reachable:", hasattr(weak, "label_map"))
 assert not hasattr(weak, "label_map") and (weak.labels == faces.labels).all()
 

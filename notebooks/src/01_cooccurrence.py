@@ -47,21 +47,21 @@
 # ## The table itself
 #
 # Our training set is `celeb/train` of SynthFaces-19: rendered faces, so that we know the truth to the pixel, but here
-# we take only what a weakly supervised method may see.  `.weak()` leaves the label maps behind.
+# we take only what a weakly supervised method may see.  `.weak` leaves the label maps behind.
 
 # %%
 import numpy as np
 import torch
 
-from wsfp_helpers import cooccurrence as co
 from wsfp_helpers.data.synthfaces import synthfaces
-from wsfp_helpers.exercises import checking
 from wsfp_helpers.labels import COMPONENTS, K
-from wsfp_helpers.plots import bars, fcam_sheet, gallery, heatmap, show
-from wsfp_helpers.trunk import as_grid, features, load_trunk
+from wsfp_helpers.method import cooccurrence as co
+from wsfp_helpers.nets.trunk import as_grid, features, load_trunk
+from wsfp_helpers.notebook.exercises import checking
+from wsfp_helpers.notebook.plots import bars, fcam_sheet, gallery, heatmap, show
 
 # %%
-faces = synthfaces("celeb/train").weak()
+faces = synthfaces("celeb/train").weak
 labels = faces.labels  # (n, K): one row a picture, one column a class
 assert labels.shape == (len(faces), K) and not hasattr(faces, "label_map")
 print(f"{faces.name}: {len(faces)} pictures, {K} classes, {labels.sum(1).mean():.1f} labels a picture")
@@ -344,7 +344,7 @@ with checking("Exercise 1"):
 # * Frequency hides behind conditionals; lift takes it out.
 # * Equal columns give equal gradients and equal maps.  That is not a weakness of a method but of the table.
 # * The statistics are those of *rendered* faces.  CelebAMask-HQ has the same stripes (the paper reports more than
-#   99 % for skin and nose); `wsfp_helpers.data.open_dataset("celebamask", root=...)` runs this notebook's numbers on
+#   99 % for skin and nose); `open_dataset("celebamask", root=...)` runs this notebook's numbers on
 #   your own copy.
 #
 # **Next:** [02 Co-occurring component disentanglement](02_ccd.ipynb).

@@ -44,17 +44,18 @@
 import numpy as np
 from ipywidgets import interact
 
-from wsfp_helpers import ccd
-from wsfp_helpers import cooccurrence as co
-from wsfp_helpers.ccd import MASKABLE, CCDConfig
 from wsfp_helpers.data.synthfaces import synthfaces
-from wsfp_helpers.detect import load_detector
+from wsfp_helpers.detect.base import PHRASE_OF
 from wsfp_helpers.detect.boxes import shipped_boxes
-from wsfp_helpers.detect.draw import draw_boxes
-from wsfp_helpers.detect.score import PHRASE, overlap, true_boxes
-from wsfp_helpers.exercises import checking
+from wsfp_helpers.detect.load import load_detector
 from wsfp_helpers.labels import COMPONENTS
-from wsfp_helpers.plots import bars, gallery, heatmap, show
+from wsfp_helpers.method import ccd
+from wsfp_helpers.method import cooccurrence as co
+from wsfp_helpers.method.ccd import MASKABLE, CCDConfig
+from wsfp_helpers.notebook.draw import draw_boxes
+from wsfp_helpers.notebook.exercises import checking
+from wsfp_helpers.notebook.plots import bars, gallery, heatmap, show
+from wsfp_helpers.score.boxes import overlap, true_boxes
 
 # %% [markdown]
 # ## Why the label table teaches nothing
@@ -62,7 +63,7 @@ from wsfp_helpers.plots import bars, gallery, heatmap, show
 # One reminder in numbers, for the eight parts that CCD may mask.
 
 # %%
-train = synthfaces("celeb/train").weak()
+train = synthfaces("celeb/train").weak
 before = co.joint_counts(train.labels)  # (K, K)
 parts = [COMPONENTS.index(name) for name in MASKABLE]
 frequency = co.class_frequency(before, len(train))[parts]  # (8,)
@@ -136,7 +137,7 @@ def share_right(rule, records, truth):
 
 # %%
 def best_box(record, part):
-    candidates = record.candidates[PHRASE[part]]
+    candidates = record.candidates[PHRASE_OF[part]]
     return candidates[0].box if candidates and candidates[0].score > 0.35 else None
 
 
@@ -197,7 +198,7 @@ show(figure, alt="A face and its centre line: whole face and the eye right of th
 # %%
 @interact(part=list(MASKABLE), threshold=(0.05, 0.95, 0.05))
 def filter_explorer(part="l_brow", threshold=0.35):
-    steps = ccd.judge(found[PHRASE[part]], part, image.shape[:2], CCDConfig(score_threshold=threshold))
+    steps = ccd.judge(found[PHRASE_OF[part]], part, image.shape[:2], CCDConfig(score_threshold=threshold))
     words = [("" if v == "accepted" else "x ") + v for _, v in steps]
     picture = draw_boxes(image, [d.box for d, _ in steps], words)
     figure = gallery([picture], [f"{part}, score above {threshold:.2f}"], "Which candidate is accepted?", size=3.5)
@@ -243,7 +244,7 @@ assert filtered["l_eye"] > alone["l_eye"] + 30 and filtered["r_brow"] > alone["r
 accepted = ccd.accepted_boxes(found, image.shape[:2], config)
 mask = [accepted[name] for name in ("nose", "l_eye", "mouth")]
 x_hat = ccd.mask_image(image, mask)
-y_hat = ccd.masked_labels(val.labels[number], ["nose", "l_eye", "mouth"])
+y_hat = ccd.mask_labels(val.labels[number], ["nose", "l_eye", "mouth"])
 
 # %%
 gone = [name for name, a, b in zip(COMPONENTS, val.labels[number], y_hat, strict=True) if a and not b]
@@ -266,13 +267,14 @@ show(figure, alt="Left the face with one accepted box for each part; right the s
 # draw from `(seed, image id)`, so the same copy comes out in every process, and `epoch=` draws anew for each epoch.
 
 # %%
-assert ccd.drawn(train.ids[0], config, seed=0) == ccd.drawn(train.ids[0], config, seed=0)
-print("epoch 0:", ccd.drawn(train.ids[0], config, seed=0, epoch=0))
-print("epoch 1:", ccd.drawn(train.ids[0], config, seed=0, epoch=1))
+draws = [ccd.draw_components(train.ids[0], config, seed=0, epoch=epoch) for epoch in range(8)]
+print("epoch 0:", *draws[0])
+print("epoch 1:", *draws[1])
+assert len(set(draws)) > 4 and ccd.draw_components(train.ids[1], config, seed=0, epoch=0) != draws[0]
 
 # %%
 records = shipped_boxes("celeb/train")
-masked = ccd.masked_faces(train, records, config, seed=0)
+masked = ccd.mask_faces(train, records, config, seed=0)
 
 # %%
 lost = (train.labels != masked.labels).sum(1)  # (n,)
@@ -291,7 +293,7 @@ show(figure, alt="Twelve rendered faces, most with some black boxes over eyes, b
 # The report that `wsfp ccd` writes has the whole chain, part by part.
 
 # %%
-report = ccd.ccd_report(train, records, config, seed=0)
+report = ccd.report_ccd(train, records, config, seed=0)
 print(f"{'part':8}{'present':>9}{'found':>7}{'accepted':>10}{'masked':>8}   rejected: score side area aspect")
 for name, row in report["components"].items():
     rejected = "".join(f"{row['rejected'][test]:6d}" for test in ("score", "side", "area", "aspect"))
@@ -384,13 +386,16 @@ show(figure, alt="Bars by part for far turned faces: the face's centre is better
 assert np.mean(list(series["face centre"].values())) > np.mean(list(series["picture centre"].values()))
 
 # %%
+face_line = CCDConfig(reference="face")
 changed = [key for key in far if any(eq1(lapa_boxes[key], p) != eq1_face(lapa_boxes[key], p) for p in MASKABLE)]
 pictures = []
 for key in changed[:3]:
     record, image = lapa_boxes[key], lapa.image(lapa.ids.index(key))
     chosen = {p: eq1(record, p) for p in MASKABLE[1:5] if eq1(record, p)}
     picture = draw_boxes(image, list(chosen.values()), list(chosen))
-    line = round(3 * ccd.face_centre(record.candidates, 160, config))  # the picture is drawn three times as large
+    line = round(
+        3 * ccd.side_line(record.candidates, (160, 160), face_line)
+    )  # the picture is drawn three times as large
     picture[:, 238:242] = 255
     picture[np.arange(480) // 12 % 2 == 0, line - 2 : line + 2] = (230, 159, 0)
     pictures.append(picture)
@@ -432,7 +437,7 @@ with checking("Exercise 1"):
     free = CCDConfig(min_area=0, max_area=1, max_aspect=1e9)
     for record in boxes.values():
         for part in MASKABLE:
-            candidates = record.candidates[PHRASE[part]]
+            candidates = record.candidates[PHRASE_OF[part]]
             assert my_filter(candidates, part, 160) == ccd.accept(candidates, part, (160, 160), free), (record.id, part)
     line = whole_face._replace(box=(70.0, 60.0, 90.0, 70.0))
     for part in ("l_eye", "r_eye"):

@@ -40,7 +40,7 @@
 # "a face with nose" to the image-text model, and what it *leaves* should not.  Both sentences are differentiable, so
 # they can move the map.
 #
-# Three losses of the parent method, MCTformer+, stay: they are what teaches the labels.
+# Three losses of MCTformer+ stay: they are what teaches the labels.
 
 # %%
 from dataclasses import replace
@@ -50,21 +50,21 @@ import torch
 import torch.nn.functional as F
 from IPython.display import Markdown, display
 
-from wsfp_helpers import losses
-from wsfp_helpers.ccd import CCDConfig, accepted_boxes, mask_image, masked_faces
+from wsfp_helpers.common.pictures import to_tensor
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.boxes import shipped_boxes
-from wsfp_helpers.exercises import checking
-from wsfp_helpers.fcam import FcamConfig, extract
 from wsfp_helpers.labels import COMPONENTS, PROMPTS
-from wsfp_helpers.losses import TcdConfig
-from wsfp_helpers.pipeline import shipped_model
-from wsfp_helpers.plots import curves, fcam_sheet, gallery, heatmap, show
+from wsfp_helpers.method import tcd as losses
+from wsfp_helpers.method.ccd import CCDConfig, accepted_boxes, mask_faces, mask_image
+from wsfp_helpers.method.fcam import FcamConfig, extract
+from wsfp_helpers.method.tcd import TcdConfig, encode_renders
+from wsfp_helpers.method.train import preset, train
+from wsfp_helpers.method.vit import Projector, patch_attention, vit_inputs
+from wsfp_helpers.nets.vlm import mini_flip
+from wsfp_helpers.notebook.exercises import checking
+from wsfp_helpers.notebook.plots import curves, fcam_sheet, gallery, heatmap, show
 from wsfp_helpers.profiles import profile
-from wsfp_helpers.train import preset, render, train
-from wsfp_helpers.trunk import to_tensor
-from wsfp_helpers.vit import Projector
-from wsfp_helpers.vlm import mini_flip
+from wsfp_helpers.stages import load_shipped
 
 # %% [markdown]
 # ## The pieces, in shapes
@@ -74,10 +74,10 @@ from wsfp_helpers.vlm import mini_flip
 # once and keeps), the class tokens enter after them, and one more block is trained on 320 pixels (N = 400).
 
 # %%
-faces, boxes = synthfaces("celeb/train").weak(), shipped_boxes("celeb/train")
+faces, boxes = synthfaces("celeb/train").weak, shipped_boxes("celeb/train")
 vit = profile("embedded").model.build(seed=0)
 image, labels = faces.image(0), torch.tensor(faces.labels[:1])  # (160, 160, 3), (1, K)
-output = vit(vit.inputs([image]).float())
+output = vit(vit_inputs(vit, [image]).float())
 for name in ("class_tokens", "class_logits", "patch_map", "patch_logits"):
     print(f"{name:14}{tuple(getattr(output, name).shape)}")
 trained = sum(p.numel() for p in vit.parameters())
@@ -106,7 +106,7 @@ text = vlm.text(PROMPTS)  # (K, D): Eq. 7, encoded once
 torch.manual_seed(0)
 projector = Projector(384, out=text.shape[-1])
 v_cls = projector(output.class_tokens[-1])  # (B, K, D)
-P = output.patch_map.sigmoid()  # (B, K, 20, 20)
+P = patch_attention(output.patch_map)  # (B, K, 20, 20)
 print(f"text {tuple(text.shape)}, v_cls {tuple(v_cls.shape)}, P {tuple(P.shape)} in {P.min():.2f} .. {P.max():.2f}")
 assert v_cls.shape[1:] == text.shape and 0 < P.min() < P.max() < 1
 
@@ -114,7 +114,7 @@ assert v_cls.shape[1:] == text.shape and 0 < P.min() < P.max() < 1
 # ## The judge: an image-text model
 #
 # The paper's judge is **FLIP**, a CLIP that saw 80 million faces with captions.  It is not in this package
-# (`wsfp_helpers.vlm.flip_from_huggingface` reads your copy).  **mini-FLIP** stands in for it: 0.8 M weights, trained on
+# (`nets/clip.py` reads your copy).  **mini-FLIP** stands in for it: 0.8 M weights, trained on
 # the `pretrain` identities with captions that name the parts in sight (`scripts/train_mini_flip.py`).  Ask it about one
 # face, and about the same face with something covered.
 
@@ -198,8 +198,9 @@ assert scores[0, 0] > scores[1, 0] and scores[2, 1] > scores[1, 1] and scores[3,
 # face (above): the judge likes context, and pulls the nose's map to be larger than the nose.  Eq. 6 speaks for the eye,
 # whose cosine drops when it is greyed out, and not for the nose: a soft grey hole leaves enough of one to be seen.  In
 # the paper the loss that uses it, Eq. 13, adds 0.04 F1.  In our small world it is the second largest step of TCD
-# (`docs/results/table4.md`: 30.4 to 32.7, skin from 14 to 35): that what is left over must not show *skin* is something
-# that no other term says.
+# (`docs/results/table4.md`: {{table4 | + neg_ffc}} to {{table4 | + neg_bfc}}, skin from
+# {{table4 | + neg_ffc | skin}} to {{table4 | + neg_bfc | skin}}): that what is left over must not show *skin* is
+# something that no other term says.
 
 # %% [markdown]
 # ## Pull: Eq. 8 to 10
@@ -328,7 +329,7 @@ assert 17 * config.beta0 / (1 - c) > 5 * config.alpha0 / c
 eq15 = torch.stack([P[0, k].sum() / (20 * 20) for k in range(len(COMPONENTS))]).mean()
 assert torch.isclose(eq15, losses.regularisation(P))
 shown = labels.bool()
-foreground, background = render(P, to_tensor([image]), shown, vlm)  # (B, K, D) each: Eq. 5 and 6
+foreground, background = encode_renders(P, to_tensor([image]), shown, vlm)  # (B, K, D) each: Eq. 5 and 6
 print(f"{int(shown.sum())} rendered pairs of picture and component, vectors {tuple(foreground.shape)}")
 
 # %%
@@ -355,7 +356,7 @@ sources = {
     + config.beta1 * losses.negative_foreground(foreground, text, shown, config)
     + config.beta2 * losses.negative_background(background, text, shown, config),
     "size (Eq. 15)": config.reg * eq15,
-    "labels (patch scores)": losses.multilabel_soft_margin(output.patch_logits, labels),
+    "labels (patch scores)": losses.soft_margin(output.patch_logits, labels),
 }
 pushes = {
     name: torch.autograd.grad(value, weight, retain_graph=True)[0].flatten(1).norm(dim=1)
@@ -377,21 +378,59 @@ assert pushes["text (Eq. 9, 12, 13)"][absent].max() == 0 < pushes["labels (patch
 # which does not touch the patch head at all.
 
 # %% [markdown]
+# ## One step, in a dozen lines
+#
+# All of it is one forward pass, ten losses, and one backward pass.  This is what the course's trainer does in each
+# step (`Trainer.step` in `wsfp_helpers/method/train.py` adds mixed precision, several GPUs and checkpoints):
+
+# %%
+some = faces.subset(range(0, 32, 4))  # 8 pictures
+inputs, y = vit_inputs(vit, [some.image(i) for i in range(8)]).float(), torch.tensor(some.labels)  # (8, 400, 384)
+pictures = to_tensor([some.image(i) for i in range(8)])  # (8, 3, 160, 160), for mini-FLIP
+optimiser = torch.optim.AdamW([*vit.parameters(), *projector.parameters()], lr=1e-3)
+
+
+# %%
+def step():
+    """Forward, Eq. 3 to 16 and the three base losses, backward, and one step of the optimiser."""
+    out = vit(inputs)
+    v_cls, P = projector(out.class_tokens[-1]), patch_attention(out.patch_map)  # Eq. 3 and 4
+    shown = losses.sample_components(y, 2)  # two present components of each picture: (8, K)
+    v_ffc, v_bfc = encode_renders(P, pictures, shown, vlm)  # Eq. 5 and 6
+    l_pos = 1.2 * losses.positive_class(v_cls, text, y, config) + 0.2 * losses.positive_foreground(
+        v_ffc, text, shown, config)  # fmt: skip
+    l_neg = 2.1 * losses.negative_class(v_cls, text, y, config) + 0.1 * losses.negative_foreground(
+        v_ffc, text, shown, config) + 0.017 * losses.negative_background(v_bfc, text, shown, config)  # fmt: skip
+    base = losses.soft_margin(out.class_logits, y) + losses.soft_margin(out.patch_logits, y)
+    base = base + losses.class_token_contrast(out.class_tokens, y)
+    loss = base + l_pos + l_neg + 0.05 * losses.regularisation(P)  # Eq. 16, and the losses of MCTformer+
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+taken = [step() for _ in range(4)]
+print("loss of four steps:", *(f"{value:.2f}" for value in taken))
+assert taken[-1] < taken[0]
+
+# %% [markdown]
 # ## A training, live
 #
-# Now everything together: every seventh training face, masked by CCD, batches of 8.  To stay within two minutes of a
-# CPU we render two random components of each picture and step (`max_classes_per_image`).  The call of `train` first
-# computes the features of the masked faces, about 0.1 s each on two cores; they are kept on disk for the next time.
+# Now with everything around it: every seventh training face, masked by CCD, batches of 8.  To stay within two minutes
+# of a CPU we render two random components of each picture and step (`max_classes_per_image`).  The call of `train`
+# first computes the features of the masked faces, about 0.1 s each on two cores; they stay on disk for the next time.
 #
 # `train` calls `on_step` after each step.  We collect the losses, and now and then the maps of a face that is *not* in
 # the training set.
 
 # %%
-small = masked_faces(faces.subset(range(0, len(faces), 7)), boxes)  # 98 faces
+vit = profile("embedded").model.build(seed=0)  # afresh
+small = mask_faces(faces.subset(range(0, len(faces), 7)), boxes)  # 98 faces
 setting = replace(preset("embedded"), epochs=3, batch_size=8, warmup_epochs=0,
                   tcd=replace(config, max_classes_per_image=2))  # fmt: skip
 print(f"{len(small)} pictures; learning rate {setting.lr} at the start, a cosine from there")
-other = synthfaces("celeb/val").weak().subset([0])
+other = synthfaces("celeb/val").weak.subset([0])
 plain = FcamConfig(scales=(1.0,), flip=False, variant="patch", affinity=False)
 parts = ["skin", "nose", "r_eye", "hair"]
 
@@ -468,7 +507,7 @@ show(figure, alt="Rows skin, nose, right eye, hair, from noise to shapes: all bu
 # CCD, and with both (card: `wsfp_helpers/assets/fcam.md`).  The same face, the same maps, from the last one:
 
 # %%
-full = shipped_model("full")
+full = load_shipped("full")
 (fcam,) = extract(full, other, plain)
 names = [COMPONENTS[k] for k in fcam.classes]
 figure = fcam_sheet(other.image(0), fcam.maps(), names, "Patch maps after the long run (full method)", columns=7)
@@ -487,7 +526,7 @@ start = "You have a GPU: the" if gpu else "The"
 display(
     Markdown(f"""{start} long run itself, which goes on where it was when it is interrupted:
 
-* embedded world, some minutes on two cores: `wsfp train --out runs/full --boxes shipped`, then
+* embedded world, some minutes on two cores: `wsfp train --out runs/full`, then
   `wsfp fcam --run runs/full --out runs/full/fcams`;
 * full size, with your copies of CelebAMask-HQ, DeiT-S and FLIP: `wsfp ccd --profile paper --out boxes`, then
   `wsfp train --profile paper --boxes boxes/boxes.jsonl --out runs/paper` (hours on one large GPU).""")

@@ -50,22 +50,25 @@ import torch
 import torch.nn.functional as F
 from ipywidgets import interact
 
-from wsfp_helpers import results
-from wsfp_helpers.data.base import uniform_subset
+from wsfp_helpers.common.files import read_json
+from wsfp_helpers.common.pictures import flip_image
 from wsfp_helpers.data.synthfaces import synthfaces
-from wsfp_helpers.exercises import checking
-from wsfp_helpers.fcam import FcamConfig, evidence, extract
-from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, K, flip_image
-from wsfp_helpers.pipeline import shipped_model
-from wsfp_helpers.plots import bars, curves, fcam_sheet, gallery, heat, heatmap, show, show_png
+from wsfp_helpers.data.weak import uniform_subset
+from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, K
+from wsfp_helpers.method.fcam import FcamConfig, evidence, extract
+from wsfp_helpers.method.pseudo import pseudo_label
+from wsfp_helpers.method.vit import vit_inputs
+from wsfp_helpers.notebook.exercises import checking
+from wsfp_helpers.notebook.plots import bars, curves, fcam_sheet, gallery, heat, heatmap, show, show_png
 from wsfp_helpers.profiles import profile
-from wsfp_helpers.pseudo import pseudo_label, pseudo_quality, threshold_curve
-from wsfp_helpers.storage import read_json
+from wsfp_helpers.score.pseudo_labels import score_pseudo_labels, sweep_thresholds
+from wsfp_helpers.stages import load_shipped
+from wsfp_helpers.tooling import results
 
 # %%
 faces = synthfaces("celeb/train")
-weak = faces.weak()  # what the method may see
-models = {"base": shipped_model("base"), "+ CCD": shipped_model("ccd"), "full": shipped_model("full")}
+weak = faces.weak  # what the method may see
+models = {"base": load_shipped("base"), "+ CCD": load_shipped("ccd"), "full": load_shipped("full")}
 vit = models["full"]
 number = 7
 image, present = weak.image(number), np.flatnonzero(weak.labels[number])  # (160, 160, 3), component indices
@@ -79,7 +82,7 @@ print("on the list of this face:", ", ".join(COMPONENTS[k] for k in present))
 
 # %%
 with torch.inference_mode():
-    output = vit(vit.inputs([image]), attention=True)
+    output = vit(vit_inputs(vit, [image]), attention=True)
 attended = output.class_attention  # (1, K, 20, 20)
 given = attended.sum((2, 3))  # (1, K)
 print(f"attention {tuple(attended.shape)}, a class token gives {given.mean():.2f} of its weight to patches")
@@ -169,7 +172,7 @@ show(figure, alt="Two rows of eight maps: fused above, spotted; below wide, most
 # %%
 one_scale = FcamConfig((1.0,), variant="patch", affinity=False)  # with the mirror image
 with torch.inference_mode():
-    mirrored = evidence(vit(vit.inputs([flip_image(image)])), one_scale)  # (1, K, 20, 20)
+    mirrored = evidence(vit(vit_inputs(vit, [flip_image(image)])), one_scale)  # (1, K, 20, 20)
 plain = evidence(output, one_scale)
 forgotten = plain + mirrored.flip(-1)  # left and right not exchanged
 (fcam,) = extract(vit, weak.subset([number]), one_scale)
@@ -369,7 +372,7 @@ else:
 
 # %%
 few = faces.subset(uniform_subset(len(faces), 12))
-fcams = {name: list(extract(network, few.weak(), reading)) for name, network in models.items()}
+fcams = {name: list(extract(network, few.weak, reading)) for name, network in models.items()}
 
 
 def leak(fcams):
@@ -410,7 +413,7 @@ for name, table in leaks.items():
 #   F1 of their pseudo labels over three seeds (below) does the opposite.  A share does not see what a map misses, nor
 #   which map wins a pixel.
 #
-# Background has no text and no loss of its own: four tenths of what *full* calls clothes is wall.
+# Background has neither a text nor a loss: four tenths of what *full* calls clothes is wall.
 
 # %% [markdown]
 # ## In one number
@@ -421,10 +424,10 @@ for name, table in leaks.items():
 # %%
 print("mean F1 of pseudo labels on 12 training faces, theta 0.5, seed 0")
 for name, found in fcams.items():
-    scores = pseudo_quality([pseudo_label(fcam) for fcam in found], few)
+    scores = score_pseudo_labels([pseudo_label(fcam) for fcam in found], few)
     print(f"{name:6} {scores.mean_f1:5.1f}")
 thresholds = np.arange(0.1, 0.95, 0.05)
-series = {name: (thresholds, threshold_curve(found, few, thresholds)) for name, found in fcams.items()}
+series = {name: (thresholds, sweep_thresholds(found, few, thresholds)) for name, found in fcams.items()}
 title = "Pseudo labels of 12 faces by threshold"
 figure = curves(series, title, "background threshold", "mean F1 (percent)", marks=True)
 show(figure, alt="Mean F1 by threshold: full above + CCD above base everywhere; flat up to 0.7, then falling.")

@@ -50,20 +50,22 @@ import numpy as np
 from ipywidgets import interact
 from PIL import Image
 
-from wsfp_helpers.ccd import CCDConfig, masked_faces
-from wsfp_helpers.colour import paint
-from wsfp_helpers.data.base import uniform_subset
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.pictures import read_label_map
 from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.data.weak import uniform_subset
 from wsfp_helpers.detect.boxes import shipped_boxes
-from wsfp_helpers.exercises import checking
-from wsfp_helpers.fcam import extract, save_fcams
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, K
-from wsfp_helpers.pipeline import shipped_model
-from wsfp_helpers.plots import bars, curves, fcam_sheet, gallery, heatmap, overlay, show
+from wsfp_helpers.method.ccd import CCDConfig, mask_faces
+from wsfp_helpers.method.fcam import extract, save_fcams
+from wsfp_helpers.method.pseudo import pseudo_label, strongest, write_pseudo_labels
+from wsfp_helpers.notebook.exercises import checking
+from wsfp_helpers.notebook.plots import bars, curves, fcam_sheet, gallery, heatmap, overlay, show
+from wsfp_helpers.palette import paint
 from wsfp_helpers.profiles import profile
-from wsfp_helpers.pseudo import pseudo_label, pseudo_quality, strongest, threshold_curve, write_pseudo_labels
-from wsfp_helpers.results import read_results, summary
-from wsfp_helpers.storage import InputError, read_label_map
+from wsfp_helpers.score.pseudo_labels import score_pseudo_labels, sweep_thresholds
+from wsfp_helpers.stages import load_shipped
+from wsfp_helpers.tooling.results import read_results, summary
 
 # %% [markdown]
 # ## Forty faces, two models
@@ -76,10 +78,9 @@ from wsfp_helpers.storage import InputError, read_label_map
 # %%
 everybody = synthfaces("celeb/train")
 faces = everybody.subset(uniform_subset(len(everybody), 40))  # spread evenly, as the paper's 3,820
-everything = faces.weak()
-everything.labels = np.ones_like(faces.labels)  # (40, 18): as if each face had every part
+everything = replace(faces.weak, labels=np.ones_like(faces.labels))  # (40, 18): as if each face had every part
 config = profile("embedded").fcam
-maps = {name: list(extract(shipped_model(name), everything, config, 8)) for name in ("base", "full")}
+maps = {name: list(extract(load_shipped(name), everything, config, 8)) for name in ("base", "full")}
 assert len(maps["full"]) == 40 and maps["full"][0].grids[0].shape == (K, 20, 20)
 
 # %% [markdown]
@@ -166,7 +167,7 @@ show(figure, alt="Curves of hair, skin, nose along one row of the picture, and t
 @interact(model=["full", "base"], face=(0, len(faces) - 1), theta=(0.05, 0.95, 0.05))
 def explorer(model="full", face=number, theta=0.5):
     picture, answer = faces.image(face), pseudo_label(fcams[model][face], theta)
-    score = pseudo_quality([answer], faces.subset([face])).mean_f1
+    score = score_pseudo_labels([answer], faces.subset([face])).mean_f1
     pictures = [picture, overlay(picture, answer), overlay(picture, faces.label_map(face))]
     titles = ["picture", f"theta {theta:.2f}: F1 {score:.0f}", "truth"]
     figure = gallery(pictures, titles, f"Threshold explorer, {model}", 3, 2.6, np.unique(answer)[1:])
@@ -219,12 +220,12 @@ assert all(area.any() for area in areas.values())
 # we look at now has its nose.  Three ways, the same maps:
 
 # %%
-y_hat = masked_faces(faces.weak(), shipped_boxes("celeb/train"), CCDConfig(), seed=0).labels  # (40, 18)
+y_hat = mask_faces(faces.weak, shipped_boxes("celeb/train"), CCDConfig(), seed=0).labels  # (40, 18)
 rules = {"all 18": np.ones_like(faces.labels), "ŷ (of CCD)": y_hat, "y": faces.labels}
 quality = {}
 for name, labels in rules.items():
     answers = (pseudo_label(keep(f, row)) for f, row in zip(maps["full"], labels, strict=True))
-    quality[name] = pseudo_quality(answers, faces)
+    quality[name] = score_pseudo_labels(answers, faces)
     print(f"{name:12} mean F1 {quality[name].mean_f1:5.1f}")
 assert quality["y"].mean_f1 == max(each.mean_f1 for each in quality.values())
 
@@ -250,9 +251,9 @@ show(figure, alt="Bars by class for three rules: y is best or equal in most; ski
 
 # %%
 thresholds = np.arange(0.02, 0.99, 0.02)
-curve = {name: threshold_curve(fcams[name], faces, thresholds) for name in fcams}
+curve = {name: sweep_thresholds(fcams[name], faces, thresholds) for name in fcams}
 at = int(np.abs(thresholds - theta).argmin())
-again = pseudo_quality((pseudo_label(f, thresholds[at]) for f in fcams["full"]), faces).mean_f1
+again = score_pseudo_labels((pseudo_label(f, thresholds[at]) for f in fcams["full"]), faces).mean_f1
 assert abs(again - curve["full"][at]) < 1e-6, "the histogram and the slow way agree"
 assert curve["base"].max() < curve["full"][at], "no threshold makes up for the training"
 
@@ -281,7 +282,7 @@ for name, values in curve.items():
 # One confusion matrix over all faces has every answer: rows are the truth, columns what the pseudo label says.
 
 # %%
-scores = {name: pseudo_quality((pseudo_label(f) for f in fcams[name]), faces) for name in fcams}
+scores = {name: score_pseudo_labels((pseudo_label(f) for f in fcams[name]), faces) for name in fcams}
 matrix = scores["full"].matrix  # (19, 19), pixels
 share = 100 * matrix / matrix.sum(1, keepdims=True).clip(1)
 figure = heatmap(
@@ -330,7 +331,7 @@ print({name: round(each.mean_f1, 1) for name, each in scores.items()}, "absent:"
 # necklace, rare and thin, then the upper lip, neck and clothes.
 
 # %%
-each = [pseudo_quality([pseudo_label(f)], faces.subset([i])).mean_f1 for i, f in enumerate(fcams["full"])]
+each = [score_pseudo_labels([pseudo_label(f)], faces.subset([i])).mean_f1 for i, f in enumerate(fcams["full"])]
 order = np.argsort(each)
 chosen = [int(i) for i in (*order[-3:][::-1], *order[:3])]
 print("F1 of a single face:", ", ".join(f"{each[i]:.0f}" for i in order))
@@ -373,7 +374,7 @@ assert (back != label).mean() < 0.01
 
 # %% [markdown]
 # Interrupted runs go on where they were, and a folder made with another $\theta$ is refused.  At 512 x 512 the maps of
-# one face take 10 MB and more in float32; those of 30,000 faces, as the parent method keeps them, 315 GB.
+# one face take 10 MB and more in float32; those of 30,000 faces, as MCTformer+ keeps them, 315 GB.
 
 # %% [markdown]
 # ## 229 faces, three seeds

@@ -1,6 +1,6 @@
 """CelebAMask-HQ from the user's own copy: part masks merged in the official order, split by joining the two lists.
 
-Layout, order, split and licence: design notes 6.1.  Expected below the folder:
+Layout, order, split and licence: docs/design.md, 6.1.  Expected below the folder:
 
 * ``CelebA-HQ-img/{id}.jpg`` (30,000 pictures 1024 x 1024),
 * ``CelebAMask-HQ-mask-anno/{id // 2000}/{id:05d}_{part}.png`` (512 x 512, 0 or 255), or, when that folder is absent,
@@ -18,21 +18,16 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from wsfp_helpers.colour import PALETTE
-from wsfp_helpers.data.base import Faces, announce, present_classes, uniform_subset
-from wsfp_helpers.data.cache import label_table
+from wsfp_helpers.common.cache import label_table
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import claim_folder, existing
+from wsfp_helpers.common.pictures import open_picture, read_image, read_label_map, write_index_png
+from wsfp_helpers.data.faces import Faces, announce, present_classes
+from wsfp_helpers.data.weak import WeakFaces, uniform_subset
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS
-from wsfp_helpers.storage import (
-    InputError,
-    claim_folder,
-    existing,
-    open_picture,
-    read_image,
-    read_label_map,
-    write_index_png,
-)
+from wsfp_helpers.palette import PALETTE
 
-IMAGES, PARTS, MERGED = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "CelebAMaskHQ-mask"
+IMAGES, PART_MASKS, MERGED = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "CelebAMaskHQ-mask"
 MAPPING, PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"
 SPLITS = ("train", "val", "test")
 COUNTS = {"train": 24_183, "val": 2_993, "test": 2_824}
@@ -43,7 +38,7 @@ LICENCE = "CelebAMask-HQ: for non-commercial research and education only; the pi
 def celebamask(
     root: str | Path, split: str = "train", subset: int | None = None, counts: Mapping[str, int] = COUNTS
 ) -> Faces:
-    """One split of CelebAMask-HQ: pictures as they are (1024 x 1024), label maps 512 x 512.
+    """CelebAMask-HQ: one split, pictures as they are (1024 x 1024), label maps 512 x 512.
 
     A class has label 1 when its part file is there and not empty; the table is computed once and cached.  ``subset``
     takes that many images, evenly spread (:func:`uniform_subset`; the paper evaluates pseudo masks on 3,820).  Raises
@@ -65,14 +60,12 @@ def celebamask(
     if merged_only(root):
         row, read_map, sources = _merged_labels, read_merged_map, [root / MERGED]
     else:
-        parts = existing(root / PARTS, "folder of part masks")
+        parts = existing(root / PART_MASKS, "folder of part masks")
         row, read_map, sources = part_labels, read_part_map, [parts, *sorted(p for p in parts.iterdir() if p.is_dir())]
     labels = label_table(f"celebamask-{split}", ids, partial(row, root), sources)
     announce(LICENCE)
-    return Faces(
-        f"CelebAMask-HQ {split}", ids, partial(read_photograph, root), labels,
-        licence=LICENCE, read_map=partial(read_map, root),
-    )  # fmt: skip
+    weak = WeakFaces(f"CelebAMask-HQ {split}", ids, partial(read_photograph, root), labels, licence=LICENCE)
+    return Faces(weak, partial(read_map, root))
 
 
 def merge(root: str | Path, out: str | Path, counts: Mapping[str, int] = COUNTS) -> dict[str, str]:
@@ -86,7 +79,7 @@ def merge(root: str | Path, out: str | Path, counts: Mapping[str, int] = COUNTS)
     if merged_only(root):
         read_map = read_merged_map
     else:
-        existing(root / PARTS, "folder of part masks")
+        existing(root / PART_MASKS, "folder of part masks")
         read_map = read_part_map
     claim_folder(out, {"source": str(root.resolve())}, "label maps", "*/*.png")
 
@@ -165,7 +158,7 @@ def _table(path: Path, what: str) -> list[tuple[int, list[str]]]:
 
 def merged_only(root: Path) -> bool:
     """Whether only maps merged by the official script are there, not the part masks."""
-    return not (root / PARTS).is_dir() and (root / MERGED).is_dir()
+    return not (root / PART_MASKS).is_dir() and (root / MERGED).is_dir()
 
 
 def read_photograph(root: Path, key: str) -> np.ndarray:
@@ -175,7 +168,7 @@ def read_photograph(root: Path, key: str) -> np.ndarray:
 
 def part_path(root: Path, key: str, name: str) -> Path:
     """Where the mask of one part of an image lies."""
-    return root / PARTS / str(int(key) // 2000) / f"{int(key):05d}_{name}.png"
+    return root / PART_MASKS / str(int(key) // 2000) / f"{int(key):05d}_{name}.png"
 
 
 def part_files(root: Path, key: str) -> dict[str, Path]:
@@ -197,7 +190,7 @@ def read_part_map(root: Path, key: str) -> np.ndarray:
     label_map = np.zeros((MAP_SIZE, MAP_SIZE), np.uint8)
     files = part_files(root, key)
     if not files:
-        raise InputError(f"picture {key} has no part mask in {root / PARTS / str(int(key) // 2000)}: restore them")
+        raise InputError(f"picture {key} has no part mask in {root / PART_MASKS / str(int(key) // 2000)}: restore them")
     for name, path in files.items():
         label_map[read_part(path)] = CELEBAMASK.index(name)
     return label_map

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wsfp_helpers.data.base import Faces, present_classes
-from wsfp_helpers.data.cache import label_table
+from wsfp_helpers.common.cache import label_table
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import existing
+from wsfp_helpers.common.pictures import picture_size, read_image, read_label_map
+from wsfp_helpers.data.faces import Faces, present_classes
+from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, Scheme
-from wsfp_helpers.storage import InputError, existing, picture_size, read_image, read_label_map
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -64,7 +67,6 @@ def paired(
     maps: Mapping[str, Path],
     scheme: Scheme,
     licence: str = "",
-    attributes: Mapping[str, list] | None = None,
 ) -> Faces:
     """Faces from paths of pictures and index PNGs by id; a label map must have the size of its picture.
 
@@ -72,11 +74,9 @@ def paired(
     """
     check_there(name, maps.values(), "label maps")
     read_map = partial(_read_map, dict(pictures), dict(maps), scheme)
-    return Faces(
-        name, list(pictures), partial(_read_picture, dict(pictures)),
-        label_table(name.replace(" ", "-"), list(pictures), partial(_labels, read_map, scheme), maps.values()),
-        scheme, licence, read_map=read_map, attributes=attributes,
-    )  # fmt: skip
+    labels = label_table(name.replace(" ", "-"), list(pictures), partial(_labels, read_map, scheme), maps.values())
+    weak = WeakFaces(name, list(pictures), partial(_read_picture, dict(pictures)), labels, scheme, licence)
+    return Faces(weak, read_map)
 
 
 def check_there(name: str, paths: Iterable[Path], what: str) -> None:

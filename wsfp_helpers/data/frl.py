@@ -24,12 +24,14 @@ import requests
 from scipy.interpolate import splev, splprep
 from tqdm.auto import tqdm
 
-from wsfp_helpers.data.base import Faces, WeakFaces
-from wsfp_helpers.data.cache import cache_dir, data_dirs
+from wsfp_helpers.common.cache import cache_dir, data_dirs
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import ASSETS, existing
+from wsfp_helpers.common.pictures import read_image
+from wsfp_helpers.data.faces import Faces
+from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, IGNORE
-from wsfp_helpers.storage import InputError, existing, read_image
 
-ASSETS = Path(__file__).parents[1] / "assets"
 REGISTRY = ASSETS / "frl_london.sha256.txt"
 HIDDEN = ASSETS / "frl_london_hidden.csv"
 COMMIT = "fa8b78fda2d659bb74ce62fcd99c4407551d2a77"
@@ -51,11 +53,6 @@ _BAND_WIDTH = 0.12
 _WALL_X, _WALL_Y = 0.14, 0.55
 
 
-def of_photographs(faces: WeakFaces) -> bool:
-    """Whether a test set is FRL London: real people, not framed as the training pictures are."""
-    return faces.name == NAME
-
-
 def frl_london(root: str | Path | None = None) -> Faces:
     """The 102 photographs 1350 x 1350 with label maps drawn from their points (scheme CelebAMask-HQ).
 
@@ -74,19 +71,16 @@ def frl_london(root: str | Path | None = None) -> Faces:
     ids, stills = [f"{row['face_id']}_03" for row in facts], folder / "inst" / "neutral_front"
     hidden = hidden_parts()
     ages = [float("nan") if row["face_age"] == "NA" else float(row["face_age"]) for row in facts]
+    labels = np.array([[name in set(SCORED) - hidden.get(key, set()) for name in COMPONENTS] for key in ids])
+    weak = WeakFaces(NAME, ids, partial(_photograph, stills), labels, licence=LICENCE, framed=False)
+    gender, ethnicity = ([row[column] for row in facts] for column in ("face_gender", "face_eth"))
+    bands = [age_band(age) for age in ages]
     return Faces(
-        NAME,
-        ids,
-        partial(_photograph, stills),
-        np.array([[name in set(SCORED) - hidden.get(key, set()) for name in COMPONENTS] for key in ids]),
-        licence=LICENCE,
-        read_map=partial(_label_map, stills),
-        attributes={
-            "age": ages,
-            "age_band": [age_band(age) for age in ages],
-            "gender": [row["face_gender"] for row in facts],
-            "ethnicity": [row["face_eth"] for row in facts],
-        },
+        weak,
+        partial(_label_map, stills),
+        attributes={"age": ages, "age_band": bands, "gender": gender, "ethnicity": ethnicity},
+        groups={"gender": gender, "age band": bands, "ethnicity": ethnicity},
+        scored=SCORED,
     )
 
 

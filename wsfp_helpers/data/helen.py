@@ -1,6 +1,6 @@
 """Helen from the user's own copy: the 11 classes of LaPa, sides named from the viewer, the skin has no ears.
 
-Two layouts (design notes 6.3): that of Smith et al. 2013 (``images/{id}.jpg``, ``labels/{id}/{id}_lblXX.png`` with
+Two layouts (docs/design.md, 6.3): that of Smith et al. 2013 (``images/{id}.jpg``, ``labels/{id}/{id}_lblXX.png`` with
 eleven soft maps, ``exemplars.txt``, ``tuning.txt`` and ``testing.txt``), and the relabelled one
 (``{train,test}/{id}_image.jpg`` with ``{id}_label.png``).
 """
@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from wsfp_helpers.data.base import Faces, announce, present_classes
-from wsfp_helpers.data.cache import label_table
+from wsfp_helpers.common.cache import label_table
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import existing
+from wsfp_helpers.common.pictures import open_picture, picture_size, read_image
+from wsfp_helpers.data.faces import Faces, announce, present_classes
 from wsfp_helpers.data.folder import check_there, find_pictures, paired
+from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import LAPA
-from wsfp_helpers.storage import InputError, existing, open_picture, picture_size, read_image
 
 LISTS = {"train": "exemplars.txt", "val": "tuning.txt", "test": "testing.txt"}
 COUNTS = {"train": 2_000, "val": 230, "test": 100}
@@ -23,7 +26,7 @@ LICENCE = "Helen: for non-commercial research only; the pictures may not be pass
 
 
 def helen(root: str | Path, split: str = "test") -> Faces:
-    """One split of Helen in scheme LAPA: 2,000 / 230 / 100 images, or the relabelled train, test and test_resize."""
+    """Helen: one split in scheme LAPA, 2,000 / 230 / 100 images, or the relabelled train, test and test_resize."""
     root = existing(root, "folder of Helen")
     smith = is_smith(root)
     splits = tuple(LISTS) if smith else RELABELLED
@@ -50,9 +53,8 @@ def _smith(root: Path, split: str) -> Faces:
     maps = [path for key in ids for path in soft_paths(root, key)]
     check_there(name, maps, "soft label maps")
     labels = label_table(f"helen-{split}", ids, partial(_labels, root), maps)
-    return Faces(
-        name, ids, partial(_read_picture, root), labels, LAPA, LICENCE, read_map=partial(read_soft_map, root)
-    )  # fmt: skip
+    weak = WeakFaces(name, ids, partial(_read_picture, root), labels, LAPA, LICENCE)
+    return Faces(weak, partial(read_soft_map, root))
 
 
 def read_list(path: Path) -> list[str]:

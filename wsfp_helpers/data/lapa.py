@@ -1,14 +1,14 @@
 """LaPa from the user's own copy: 11 classes, sides named from the viewer, the skin includes the ears.
 
-Layout: ``{train,val,test}/images/*.jpg`` with ``labels/*.png`` of the same names (design notes 6.2).
+Layout: ``{train,val,test}/images/*.jpg`` with ``labels/*.png`` of the same names (docs/design.md, 6.2).
 """
 
 from pathlib import Path
 
-from wsfp_helpers.data.base import Faces, announce
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.data.faces import Faces, announce
 from wsfp_helpers.data.folder import find_pictures, paired
 from wsfp_helpers.labels import LAPA
-from wsfp_helpers.storage import InputError
 
 SPLITS = ("train", "val", "test")
 COUNTS = {"train": 18_176, "val": 2_000, "test": 2_000}
@@ -16,7 +16,7 @@ LICENCE = "LaPa: for non-commercial research and education only; the pictures ma
 
 
 def lapa(root: str | Path, split: str = "train") -> Faces:
-    """One split of LaPa in scheme LAPA (18,176 / 2,000 / 2,000 images); see :func:`wsfp_helpers.data.folder.folder`."""
+    """LaPa: one split in scheme LAPA (18,176 / 2,000 / 2,000 images); see :func:`wsfp_helpers.data.folder.folder`."""
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r} of LaPa: expected one of {', '.join(SPLITS)}")
     folder = Path(root) / split

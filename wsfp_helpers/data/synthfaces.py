@@ -4,18 +4,24 @@ import csv
 import io
 import os
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from PIL import Image
 
-from wsfp_helpers.data.base import Faces
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import ASSETS, existing
+from wsfp_helpers.data.faces import Faces
+from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import COMPONENTS
-from wsfp_helpers.storage import InputError, existing
 
-PACK = Path(__file__).parents[1] / "assets" / "synthfaces19.zip"
+PACK = ASSETS / "synthfaces19.zip"
 SPLITS = ("celeb/pretrain", "celeb/train", "celeb/val", "celeb/test", "lapa/test", "helen/test")
+TONES = (2, 4, 6)
+"""Where skin tones (0 light to 10 dark) are cut into bands."""
+LONG_HAIR = ("long", "wavy", "curly", "bob", "medium")
 LICENCE = "SynthFaces-19: rendered faces, no real person; CC0 1.0"
 
 
@@ -28,15 +34,22 @@ def synthfaces(split: str = "celeb/train", pack: str | Path = PACK) -> Faces:
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r} of SynthFaces-19: expected one of {', '.join(SPLITS)}")
     rows = [row for row in _metadata(str(pack)) if f"{row['domain']}/{row['split']}" == split]
-    return Faces(
+    weak = WeakFaces(
         f"SynthFaces-19 {split}",
         [row["id"] for row in rows],
         partial(_image, str(pack), {row["id"]: row["image"] for row in rows}),
         np.array([[int(row[f"has_{name}"]) for name in COMPONENTS] for row in rows], np.uint8),
         licence=LICENCE,
-        read_map=partial(_label_map, str(pack), {row["id"]: row["mask"] for row in rows}),
-        attributes={key: [row[key] for row in rows] for key in rows[0]},
     )
+    facts = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    ends = (0, *TONES, 10)
+    bands = np.array([f"{low} to {high}" for low, high in pairwise(ends)])
+    groups = {
+        "skin tone": bands[np.digitize(facts["skin_tone"].astype(float), TONES)],
+        "hair": np.where(np.isin(facts["hair_style"], LONG_HAIR), "longer", "short or none"),
+        "glasses": facts["glasses"],
+    }
+    return Faces(weak, partial(_label_map, str(pack), {row["id"]: row["mask"] for row in rows}), facts, groups)
 
 
 @cache
@@ -58,7 +71,7 @@ def _picture(pack: str, member: str) -> Image.Image:
 
 @cache
 def _archive(pack: str, process: int) -> ZipFile:
-    # One handle a process: workers made by fork would share the position of the parent's.
+    # One handle per process: workers made by fork would share the position of the parent's.
     try:
         return ZipFile(existing(pack, "pack of SynthFaces-19"))
     except BadZipFile as error:

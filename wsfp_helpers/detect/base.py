@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from wsfp_helpers.storage import InputError
+from wsfp_helpers.common.errors import InputError
 
 PHRASES = ("eye", "eyebrow", "ear", "nose", "mouth")
 """The unsided components of paper 3.3.  No detector can tell a left from a right one: that is Eq. 1's work."""
@@ -55,3 +55,14 @@ def clip_box(box: Sequence[float], height: int, width: int) -> Box | None:
     x1, y1, x2, y2 = (float(v) for v in box)
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+BOX_CLASSES = {
+    "nose": ("nose",), "l_eye": ("l_eye",), "r_eye": ("r_eye",), "l_brow": ("l_brow",), "r_brow": ("r_brow",),
+    "l_ear": ("l_ear",), "r_ear": ("r_ear",), "mouth": ("mouth", "u_lip", "l_lip"),
+}  # fmt: skip
+"""The eight components that CCD may mask (paper 3.3) and the classes that the box of each covers."""
+
+PHRASE_OF = {name: {"l_brow": "eyebrow", "r_brow": "eyebrow"}.get(name, name.removeprefix("l_").removeprefix("r_"))
+          for name in BOX_CLASSES}  # fmt: skip
+"""The unsided phrase that a detector is asked for each of them."""

@@ -17,11 +17,10 @@ from typing import TextIO
 
 from tqdm.auto import tqdm
 
-from wsfp_helpers.data.base import WeakFaces
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import ASSETS, atomic_path, existing_file
+from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, Detector
-from wsfp_helpers.storage import InputError, atomic_path, existing_file
-
-ASSETS = Path(__file__).parents[1] / "assets"
 
 
 @dataclass(frozen=True)
@@ -184,11 +183,19 @@ def check_complete(boxes: Boxes, faces: WeakFaces, where: object = "the boxes") 
         )
 
 
-def shipped_path(split: str) -> Path:
-    """The file that the course ships for a split of SynthFaces."""
-    return ASSETS / f"boxes_synthfaces_{split.removeprefix('celeb/').replace('/', '_')}.jsonl"
+SHIPPED_BOXES = {
+    "celeb/train": ASSETS / "boxes_synthfaces_train.jsonl",
+    "celeb/val": ASSETS / "boxes_synthfaces_val.jsonl",
+    "lapa/test": ASSETS / "boxes_synthfaces_lapa_test.jsonl",
+}
+"""Boxes of the embedded detector that come with the package, by the split of SynthFaces-19."""
 
 
-def shipped_boxes(split: str) -> Boxes:
-    """The embedded detector's boxes of SynthFaces ``celeb/train``, ``celeb/val`` or ``lapa/test``, as shipped."""
-    return read_boxes(shipped_path(split))
+def shipped_boxes(split: str | None) -> Boxes:
+    """The shipped boxes of a split; raises :class:`InputError` for one that has none."""
+    if split not in SHIPPED_BOXES:
+        raise InputError(
+            f"the shipped boxes are those of SynthFaces-19 ({', '.join(SHIPPED_BOXES)}), not of {split}: run "
+            f"`wsfp ccd` first and give its boxes.jsonl"
+        )
+    return read_boxes(SHIPPED_BOXES[split])

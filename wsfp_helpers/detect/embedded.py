@@ -11,17 +11,17 @@ from typing import Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from wsfp_helpers.data.base import WeakFaces
+from wsfp_helpers.common.checkpoints import load_strictly, read_weights
+from wsfp_helpers.common.files import ASSETS
+from wsfp_helpers.common.pictures import square, to_tensor
+from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, check_phrase, clip_box
-from wsfp_helpers.storage import InputError, existing
-from wsfp_helpers.trunk import Trunk, as_grid, features, load_trunk, to_tensor
+from wsfp_helpers.nets.trunk import Trunk, as_grid, features, load_trunk
 
-WEIGHTS = Path(__file__).parents[1] / "assets" / "detector.safetensors"
+WEIGHTS = ASSETS / "detector.safetensors"
 MADE_BY = "scripts/train_detector.py"
 
 
@@ -140,27 +140,9 @@ class EmbeddedDetector:
         return found
 
 
-def square(image: np.ndarray) -> np.ndarray:
-    """The picture ``(H, W, 3)`` uint8 in the middle of a black square; a square picture stays as it is."""
-    height, width = image.shape[:2]
-    if height == width:
-        return image
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    padded = np.zeros((side, side, 3), np.uint8)
-    padded[top : top + height, left : left + width] = image
-    return padded
-
-
 def load_head(path: str | Path = WEIGHTS) -> DetectorHead:
     """The shipped head; raises :class:`InputError` when its file is missing, truncated or of another head."""
-    try:
-        weights = load_file(existing(path, f"detector weights (made by {MADE_BY}; the course ships them)"))
-    except SafetensorError as error:
-        raise InputError(f"{path} cannot be read as safetensors ({error}): it is truncated; restore it") from error
-    head = DetectorHead()
-    try:
-        head.load_state_dict({key: value.float() for key, value in weights.items()})
-    except RuntimeError as error:
-        raise InputError(f"{path} is not the embedded detector's head: restore it or run {MADE_BY}") from error
-    return head
+    head, advice = DetectorHead(), f"restore it or run {MADE_BY}"
+    weights = read_weights(path, f"detector weights (made by {MADE_BY}; the course ships them)", advice)
+    load_strictly(head, weights, path, advice)
+    return head.eval()

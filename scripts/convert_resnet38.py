@@ -1,0 +1,124 @@
+"""Turn the public ImageNet weights of ResNet38, a file in MXNet's format, into safetensors, without MXNet.
+
+usage: python scripts/convert_resnet38.py ilsvrc-cls_rna-a1_cls1000_ep-0001.params resnet38_a1.safetensors
+
+Put the result below $WSFP_DATA/weights (docs/data.md says where the file comes from).
+"""
+
+import argparse
+import hashlib
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from wsfp_helpers.common.checkpoints import save_halved
+from wsfp_helpers.common.errors import InputError, exit_on_bad_input
+from wsfp_helpers.common.files import existing
+from wsfp_helpers.nets.resnet38 import ResNet38
+
+MXNET_FILE = "ilsvrc-cls_rna-a1_cls1000_ep-0001.params"
+MXNET_MD5 = "ff21f45d6bf03284100dcbec571edfad"
+
+_TYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
+_LIST, _V1, _V2 = 0x112, 0xF993FAC8, 0xF993FAC9
+
+
+def read_mxnet(path: str | Path) -> dict[str, np.ndarray]:
+    """Arrays by name of a file that MXNet's ``nd.save`` wrote (the 2016 layout, version 1 or 2; dense arrays).
+
+    Names have the prefix ``arg:`` or ``aux:``.  Raises :class:`InputError` when the file is truncated or of another
+    format.
+    """
+    data, place = memoryview(existing(path, "MXNet file").read_bytes()), 0
+
+    def take(layout: str) -> tuple:
+        nonlocal place
+        values = struct.unpack_from("<" + layout, data, place)
+        place += struct.calcsize("<" + layout)
+        return values
+
+    def array() -> np.ndarray:
+        nonlocal place
+        (first,) = take("I")
+        if first == _V2 and (kind := take("i")[0]) != 0:
+            raise InputError(f"{path} holds a sparse array (storage type {kind}): expected dense ones")
+        dimensions = take("I")[0] if first in (_V1, _V2) else first
+        shape = take(f"{dimensions}{'q' if first in (_V1, _V2) else 'I'}")
+        if not dimensions:
+            return np.empty(0, np.float32)
+        _, _, kind = take("iii")
+        values = np.frombuffer(data, _TYPES[kind], int(np.prod(shape)), place)
+        place += values.nbytes
+        return values.reshape(shape)
+
+    try:
+        if take("QQ")[0] != _LIST:
+            raise InputError(f"{path} is not an MXNet parameter file (its first bytes are others): download it again")
+        arrays = [array() for _ in range(take("Q")[0])]
+        names = []
+        for _ in range(take("Q")[0]):
+            (length,) = take("Q")
+            names.append(bytes(data[place : place + length]).decode())
+            place += length
+        return dict(zip(names, arrays, strict=True))
+    except (struct.error, ValueError, KeyError, UnicodeDecodeError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} ends in the middle of an array or is damaged ({error}): download it again") from error
+
+
+_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_var": "running_var"}
+
+
+def mxnet_name(name: str) -> str | None:
+    """Name in :class:`ResNet38` of an array of the MXNet file; ``None`` for its ImageNet classifier."""
+    name = name.split(":")[-1]
+    if name == "conv1a_weight":
+        return "stem.weight"
+    if name.startswith("linear1000_"):
+        return None
+    if match := re.fullmatch(r"res(\d\w+)_branch(1|2(\w+))_weight", name):
+        block, branch, layer = match.groups()
+        return f"blocks.{block}.{'shortcut' if branch == '1' else f'conv_{layer}'}.weight"
+    norm = "|".join(_NORM)
+    if match := re.fullmatch(rf"bn(\d\w+)_branch2(\w+?)_({norm})", name):
+        block, layer, value = match.groups()
+        return f"blocks.{block}.bn_{layer}.{_NORM[value]}"
+    if match := re.fullmatch(rf"bn7_({norm})", name):
+        return f"bn.{_NORM[match[1]]}"
+    raise InputError(f"the MXNet file has an array {name!r} that ResNet38 does not: expected {MXNET_FILE}")
+
+
+def convert_mxnet(
+    path: str | Path, out: str | Path, md5: str | None = MXNET_MD5, backbone: nn.Module | None = None
+) -> Path:
+    """Turn the public ImageNet file (:data:`MXNET_FILE`) into safetensors for ``DeepLabConfig``; returns ``out``.
+
+    Raises :class:`InputError` when the checksum, a name or a shape differs.
+    """
+    found = hashlib.md5(existing(path, "MXNet file").read_bytes(), usedforsecurity=False).hexdigest()
+    if md5 is not None and found != md5:
+        raise InputError(f"{path} has the md5 {found}, expected {md5} of {MXNET_FILE}: download it again")
+    backbone = backbone or ResNet38()
+    state = {key: value for key, value in backbone.state_dict().items() if not key.endswith("num_batches_tracked")}
+    arrays = {mxnet_name(name): array for name, array in read_mxnet(path).items()}
+    arrays.pop(None, None)
+    for key in sorted(state.keys() | arrays.keys()):
+        here, there = (tuple(side[key].shape) if key in side else "nothing" for side in (state, arrays))
+        if here != there:
+            raise InputError(f"{path} has {there} for {key}, expected {here}: is it {MXNET_FILE}?")
+    backbone.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in arrays.items()}, strict=False)
+    save_halved(out, backbone, {"network": type(backbone).__name__, "source": MXNET_FILE, "md5": found})
+    return Path(out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("out", type=Path)
+    with exit_on_bad_input():
+        print(convert_mxnet(**vars(parser.parse_args())))

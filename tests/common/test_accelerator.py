@@ -1,0 +1,47 @@
+"""Trainings of one process do not hand their precision or a broken accumulation on to the next."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from fixtures import CONFIG, same, tiny_faces, tiny_vit
+from torch import nn
+
+from wsfp_helpers.common.accelerator import new_accelerator
+from wsfp_helpers.method.train import train
+from wsfp_helpers.parsing.fit import FitConfig, fit
+
+BASELINE = replace(CONFIG, tcd=None)
+
+
+def fitted():
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 19, 3, padding=1)
+    inputs, target = torch.randn(2, 3, 16, 16), torch.randint(0, 19, (2, 16, 16))
+    losses = fit(network, lambda step: ((inputs,), target), FitConfig(steps=3, batch=2, lr=0.1))
+    return network, losses
+
+
+def test_one_process_trains_at_two_precisions():
+    before = train(tiny_vit(), tiny_faces(), BASELINE)
+    half = train(tiny_vit(), tiny_faces(), replace(BASELINE, precision="bf16"))
+    after = train(tiny_vit(), tiny_faces(), BASELINE)
+    assert same(before, after)
+    assert not same(before, half)
+
+
+def test_a_parser_is_trained_in_float32_after_a_training_in_bfloat16():
+    network, losses = fitted()
+    train(tiny_vit(), tiny_faces(), replace(BASELINE, precision="bf16", epochs=1))
+    again, same_losses = fitted()
+    assert same(network, again)
+    assert losses == same_losses
+
+
+def test_a_training_that_broke_off_between_micro_batches_does_not_stop_the_next():
+    network, _ = fitted()
+    accelerator = new_accelerator("no", accumulate=2)
+    with pytest.raises(ZeroDivisionError), accelerator.accumulate(nn.Linear(1, 1)):
+        assert not accelerator.sync_gradients
+        raise ZeroDivisionError
+    assert same(fitted()[0], network)

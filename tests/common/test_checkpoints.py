@@ -1,0 +1,195 @@
+"""Weights on disk: whole, described, read strictly, and never as code."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from wsfp_helpers.common.checkpoints import (
+    fingerprint,
+    load_strictly,
+    read_about,
+    read_weights,
+    restore_state,
+    save_halved,
+    save_state,
+    save_weights,
+)
+from wsfp_helpers.common.errors import InputError
+
+
+def test_weights_round_trip_with_their_description(tmp_path):
+    weights = {"a": torch.randn(2, 3), "half": torch.randn(4).half(), "view": torch.randn(4, 4).t()}
+    save_weights(tmp_path / "w.safetensors", weights, profile={"lr": 1e-3}, classes=["skin", "nose"])
+    found = read_weights(tmp_path / "w.safetensors")
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weights[name]) and found[name].dtype == weights[name].dtype for name in weights)
+    assert read_about(tmp_path / "w.safetensors") == {"profile": {"lr": 1e-3}, "classes": ["skin", "nose"]}
+
+
+def test_shared_tensors_can_be_saved(tmp_path):
+    tied = torch.randn(3)
+    save_weights(tmp_path / "w.safetensors", {"a": tied, "b": tied})
+    assert torch.equal(read_weights(tmp_path / "w.safetensors")["b"], tied)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+    ],
+)
+def test_state_dicts_of_torch_are_read_however_they_are_wrapped(tmp_path, wrap):
+    state = {"a.weight": torch.randn(2, 2), "a.bias": torch.randn(2)}
+    torch.save(wrap(state), tmp_path / "w.pth")
+    found = read_weights(tmp_path / "w.pth")
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_a_file_cannot_run_code(tmp_path):
+    marker = tmp_path / "ran"
+
+    class Harmful:
+        def __reduce__(self):
+            return marker.touch, ()
+
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(Harmful()))
+    torch.save({"state_dict": Harmful()}, tmp_path / "v.pth")
+    for name in ("w.pth", "v.pth"):
+        with pytest.raises(InputError, match=rf"{name[0]}\.pth cannot be read as weights"):
+            read_weights(tmp_path / name)
+    assert not marker.exists()
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.zeros(1000)})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"w\.safetensors cannot be read as DeiT .*truncated.*; download it again$"):
+        read_weights(path, "DeiT", "download it again")
+    with pytest.raises(InputError, match=r"w\.safetensors cannot be read as weights .*truncated"):
+        read_about(path)
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:200])
+    with pytest.raises(InputError, match=r"w\.pth cannot be read as weights .*truncated"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_what_is_no_file_of_weights_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no weights at .*missing\.safetensors"):
+        read_weights(tmp_path / "missing.safetensors")
+    with pytest.raises(InputError, match="is a folder: expected the weights itself"):
+        read_weights(tmp_path)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(InputError, match=r"list\.pth cannot be read as weights"):
+        read_weights(tmp_path / "list.pth")
+
+
+def test_another_network_is_refused_untouched(tmp_path):
+    model = torch.nn.Linear(4, 2)
+    before = model.weight.clone()
+    with pytest.raises(
+        InputError, match=r"f is of another network: for weight it has \(2, 3\), expected \(2, 4\); why"
+    ):
+        load_strictly(model, torch.nn.Linear(3, 2).state_dict(), "f", "why")
+    assert torch.equal(model.weight, before)
+    with pytest.raises(InputError, match=r"for bias it has \(2,\), expected nothing"):
+        load_strictly(torch.nn.Linear(3, 2, bias=False), torch.nn.Linear(3, 2).state_dict(), "f", "why")
+    with pytest.raises(InputError, match=r"for bias it has nothing, expected \(2,\)"):
+        load_strictly(torch.nn.Linear(3, 2), torch.nn.Linear(3, 2, bias=False).state_dict(), "f", "why")
+
+
+def test_weights_reach_the_model_at_its_own_precision():
+    source, target = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    load_strictly(target, {name: value.half() for name, value in source.state_dict().items()}, "f", "why")
+    assert target.weight.dtype == torch.float32 and torch.equal(target.weight, source.weight.half().float())
+
+
+def test_matrices_are_halved_and_what_has_one_number_a_channel_is_not(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    with torch.no_grad():
+        network[1].running_var.fill_(1e6)
+    save_halved(tmp_path / "n.safetensors", network, {"network": "small"})
+    found = read_weights(tmp_path / "n.safetensors")
+    assert found["0.weight"].dtype == torch.float16 and found["0.bias"].dtype == torch.float32
+    assert found["1.running_var"].tolist() == [1e6] * 4 and read_about(tmp_path / "n.safetensors") == {
+        "network": "small"
+    }
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 7e4])
+def test_weights_that_are_not_finite_at_half_precision_are_not_written(tmp_path, value):
+    network = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        network.weight[0, 0] = value
+    with pytest.raises(InputError, match="weight has values that are not finite at half precision"):
+        save_halved(tmp_path / "n.safetensors", network, {})
+    assert not list(tmp_path.iterdir())
+
+
+def steps(model, optimiser, count, seed):
+    torch.manual_seed(seed)
+    for _ in range(count):
+        optimiser.zero_grad()
+        model(torch.randn(5, 3)).square().mean().backward()
+        optimiser.step()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.AdamW(p, 1e-2),
+        lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9),
+        lambda p: torch.optim.SGD(p, 1e-2),
+    ],
+    ids=["adamw", "momentum", "plain"],
+)
+def test_a_restored_training_goes_on_bit_for_bit(tmp_path, make):
+    torch.manual_seed(0)
+    model, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    optimiser, again = make(model.parameters()), make(other.parameters())
+    steps(model, optimiser, 3, seed=1)
+    save_state(tmp_path / "s.safetensors", {"model": model}, optimiser, step=3, scaler=None)
+    assert restore_state(tmp_path / "s.safetensors", {"model": other}, again) == {"step": 3, "scaler": None}
+    assert torch.equal(model.weight, other.weight)
+    steps(model, optimiser, 2, seed=2)
+    steps(other, again, 2, seed=2)
+    assert torch.equal(model.weight, other.weight)
+
+
+def test_a_state_of_another_model_or_without_a_part_is_refused(tmp_path):
+    model = torch.nn.Linear(3, 2)
+    save_state(tmp_path / "s.safetensors", {"model": model}, torch.optim.AdamW(model.parameters()), step=1)
+    other = torch.nn.Linear(4, 2)
+    with pytest.raises(InputError, match=r"for weight it has \(2, 3\), expected \(2, 4\); take a new run directory"):
+        restore_state(tmp_path / "s.safetensors", {"model": other}, torch.optim.AdamW(other.parameters()))
+    with pytest.raises(InputError, match="for bias it has nothing"):
+        restore_state(tmp_path / "s.safetensors", {"ema": model}, torch.optim.AdamW(model.parameters()))
+
+
+def test_a_checkpoint_of_version_0_1_is_restored(tmp_path):
+    """Its format: tensors under ``model.`` and ``optimiser.INDEX.``, and JSON values in the header."""
+    model, old = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    optimiser = torch.optim.AdamW(old.parameters(), 1e-2)
+    steps(old, optimiser, 2, seed=1)
+    tensors = {f"model.{name}": value.clone() for name, value in old.state_dict().items()}
+    for index, entry in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value.clone() for name, value in entry.items()}
+    save_file(tensors, tmp_path / "checkpoint.safetensors", metadata={"step": "2", "scaler": "null"})
+    again = torch.optim.AdamW(model.parameters(), 1e-2)
+    assert restore_state(tmp_path / "checkpoint.safetensors", {"model": model}, again)["step"] == 2
+    steps(old, optimiser, 1, seed=3)
+    steps(model, again, 1, seed=3)
+    assert torch.equal(model.weight, old.weight)
+
+
+def test_fingerprint_changes_with_the_weights():
+    def layer(seed):
+        torch.manual_seed(seed)
+        return torch.nn.Linear(3, 2)
+
+    assert fingerprint(layer(0)) == fingerprint(layer(0)) != fingerprint(layer(1))

@@ -1,0 +1,96 @@
+"""Configs: written and read back with their types, refused with a sentence, compared, keyed and printed."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from wsfp_helpers.common.configs import describe, differences, key_of, plain, read_config
+from wsfp_helpers.common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Inner:
+    scales: tuple[float, ...] = (1.0, 0.5)
+    mode: Literal["a", "b"] = "a"
+
+    def __post_init__(self):
+        if not self.scales:
+            raise InputError("no scale: expected one or more")
+
+
+@dataclass(frozen=True)
+class Other:
+    network: str = "big"
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    rate: float = 0.1
+    steps: int = 3
+    inner: Inner = field(default_factory=Inner)
+    maybe: Inner | None = None
+    either: Inner | Other = field(default_factory=Other)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Outer("x"),
+        Outer("x", 2.0, 5, Inner((0.25,), "b"), Inner((3.0, 4.0)), Inner((1.0,))),
+        Outer("x", either=Other("small")),
+    ],
+)
+def test_a_config_comes_back_from_json_as_it_was(config):
+    assert read_config(Outer, plain(config), "f") == config
+
+
+def test_whole_numbers_are_floats_where_floats_are_asked_for_and_missing_fields_get_their_default():
+    config = read_config(Outer, {"name": "x", "rate": 1, "inner": {"scales": [1, 2]}}, "f")
+    assert config.rate == 1.0 and type(config.rate) is float and config.steps == 3
+    assert config.inner.scales == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [], "text", None, 3, {}, {"name": 3}, {"name": "x", "steps": "two"}, {"name": "x", "steps": 1.5},
+        {"name": "x", "unknown": 1}, {"name": "x", "inner": {"scales": 3}}, {"name": "x", "inner": {"scales": ["a"]}},
+        {"name": "x", "inner": {"scales": []}}, {"name": "x", "inner": {"mode": "c"}}, {"name": "x", "inner": None},
+        {"name": "x", "inner": {"what": 1}}, {"name": "x", "rate": True}, {"name": "x", "either": {"network": 3}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_config_is_one_sentence_that_names_the_file(content):
+    with pytest.raises(InputError, match=r"^run/config\.json does not hold a Outer \(.+\): choose another") as error:
+        read_config(Outer, content, "run/config.json")
+    assert "\n" not in str(error.value)
+
+
+def test_plain_is_what_json_gives_back():
+    assert plain({"a": Inner(), "b": (1, 2), "c": Path("x")}) == {
+        "a": {"scales": [1.0, 0.5], "mode": "a"}, "b": [1, 2], "c": "x"
+    }  # fmt: skip
+
+
+def test_a_key_changes_with_every_value_and_not_with_the_order():
+    config = {"a": Inner(), "b": 1}
+    assert key_of(config) == key_of({"b": 1, "a": asdict(Inner())})
+    others = [{"a": Inner((1.0,)), "b": 1}, {"a": Inner(), "b": 2}, {"a": Inner(), "b": 1, "c": None}, Inner()]
+    assert len({key_of(each) for each in [config, *others]}) == 5 and len(key_of(config)) == 12
+
+
+def test_differences_are_named_with_dots():
+    old, new = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 4, "d": 3}, "e": 5}
+    assert differences(old, new) == [("b.c", 2, 4), ("e", None, 5)]
+    assert differences(old, old) == []
+
+
+def test_every_field_is_printed():
+    text = describe(Outer("x", maybe=Inner(mode="b")))
+    assert [line.split()[0] for line in text.splitlines()] == [
+        "name", "rate", "steps", "inner:", "scales", "mode", "maybe:", "scales", "mode", "either:", "network"
+    ]  # fmt: skip
+    assert "    mode                 b" in text.splitlines()

@@ -1,0 +1,59 @@
+"""What a result was made with: the revision, and whether it is one of this repository."""
+
+import subprocess
+
+import pytest
+
+from wsfp_helpers.common import machine
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with one commit, in which the module seems to lie; gives a function that runs git."""
+
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(["git", "-C", tmp_path, *who, *arguments], check=True, capture_output=True, text=True)
+        machine.revision.cache_clear()
+        return done.stdout.strip()
+
+    git("init", "-q")
+    for name in ("machine.py", "docs/page.json", "card.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "Start")
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "machine.py"))
+    yield git
+    machine.revision.cache_clear()
+
+
+def test_the_revision_marks_changed_code(repository, tmp_path):
+    clean = machine.revision()
+    assert clean == repository("rev-parse", "--short=12", "HEAD")
+    (tmp_path / "machine.py").write_text("2\n")
+    machine.revision.cache_clear()
+    assert machine.revision() == f"{clean}-dirty"
+
+
+def test_results_and_texts_are_no_code(repository, tmp_path):
+    clean = machine.revision()
+    (tmp_path / "docs/page.json").write_text("2\n")
+    (tmp_path / "card.md").write_text("2\n")
+    machine.revision.cache_clear()
+    assert machine.revision() == clean
+
+
+def test_only_commits_of_the_repository_are_known(repository):
+    commit = repository("rev-parse", "HEAD")
+    assert machine.knows_revision(commit) and machine.knows_revision(commit[:12])
+    for name in (f"{commit[:12]}-dirty", "unknown", "0" * 12, ""):
+        assert not machine.knows_revision(name)
+
+
+def test_a_tree_is_no_commit(repository):
+    assert not machine.knows_revision(repository("rev-parse", "HEAD^{tree}"))
+
+
+def test_an_absent_package_has_no_version():
+    assert machine.version("no-such-package") is None and machine.version("pytest") == pytest.__version__

@@ -1,0 +1,167 @@
+"""Figures: alternative text reaches the page, nothing stays open, colours are drawn where the map has them."""
+
+import base64
+import io
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
+
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.notebook import plots
+from wsfp_helpers.palette import PALETTE, simulate_deficiency
+
+matplotlib.use("Agg")
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_open():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What `show` displays, as (data, metadata)."""
+    outputs = []
+
+    def record(data, metadata, raw):
+        assert raw
+        outputs.append((data, metadata))
+
+    monkeypatch.setattr(plots, "display", record)
+    return outputs
+
+
+def test_show_gives_a_png_with_its_text_and_closes_the_figure(shown):
+    figure, axis = plt.subplots()
+    axis.plot([1, 2])
+    plots.show(figure, 'A line that goes "up" & <right>')
+    ((data, metadata),) = shown
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert picture.format == "PNG" and min(picture.size) > 100
+    assert metadata["image/png"]["alt"] == 'A line that goes "up" & <right>'
+    assert plt.get_fignums() == []
+
+
+def test_a_page_of_nbconvert_has_the_text(shown):
+    figure, axis = plt.subplots()
+    axis.plot([1, 2])
+    plots.show(figure, 'A "rising" line')
+    ((data, metadata),) = shown
+    output = new_output("display_data", data, metadata=metadata)
+    page, _ = HTMLExporter().from_notebook_node(new_notebook(cells=[new_code_cell("", outputs=[output])]))
+    (image,) = [tag for tag in page.split("<img")[1:] if "base64" in tag[:2000]]
+    assert "rising" in image.split(">")[0] and "No description" not in page
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_a_figure_without_text_is_refused(text):
+    with pytest.raises(InputError, match="alternative text"):
+        plots.show(plt.figure(), text)
+
+
+def test_overlay_colours_classes_and_leaves_the_rest():
+    image = RNG.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    label_map = RNG.choice(np.array([0, 1, 13, 255], np.uint8), (6, 7))
+    mixed = plots.overlay(image, label_map, opacity=0.25)
+    for (y, x), value in np.ndenumerate(label_map):
+        wanted = image[y, x] if value in (0, 255) else 0.75 * image[y, x] + 0.25 * PALETTE[value]
+        assert np.abs(mixed[y, x] - wanted).max() <= 0.5
+
+
+def test_heat_is_the_map_in_colours_on_the_grey_picture():
+    image = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    activation = np.zeros((2, 3))
+    activation[:, 0] = 1  # enlarged 20 times: only the first and the last 10 columns are beside no other value
+    mixed = plots.heat(image, activation)
+    colours = 255 * matplotlib.colormaps["viridis"]([1.0, 0.0])[:, :3]
+    for columns, colour in ((slice(0, 10), colours[0]), (slice(40, 60), colours[1])):
+        wanted = 0.35 * image[:, columns].mean(2, keepdims=True) + 0.65 * colour
+        assert np.abs(mixed[:, columns] - wanted).max() <= 1
+
+
+def test_a_face_has_three_panels_and_a_legend_of_its_classes():
+    label_map = np.zeros((20, 20), np.uint8)
+    label_map[5:, 5:], label_map[10:, 10:], label_map[15:] = 4, 13, 255
+    figure = plots.face_and_map(np.zeros((20, 20, 3), np.uint8), label_map, title="A face")
+    assert [axis.get_title() for axis in figure.axes] == ["picture", "label map", "both"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["left eye", "hair", "ignored"]
+    assert np.allclose(legend.get_patches()[0].get_facecolor()[:3], PALETTE[4] / 255)
+
+
+def test_a_sheet_has_one_panel_a_class_on_one_scale():
+    maps = RNG.random((3, 4, 4)).astype(np.float32)
+    figure = plots.fcam_sheet(np.zeros((16, 16, 3), np.uint8), maps, ["skin", "nose", "hair"])
+    panels = figure.axes[:4]
+    assert [axis.get_title() for axis in panels] == ["picture", "skin", "nose", "hair"]
+    for axis, wanted in zip(panels[1:], maps, strict=True):
+        drawn = axis.images[1]
+        assert np.array_equal(drawn.get_array(), wanted) and drawn.get_clim() == (0, 1)
+    assert figure.axes[-1].get_ylabel() == "activation"
+    with pytest.raises(InputError, match="as many names"):
+        plots.fcam_sheet(np.zeros((16, 16, 3), np.uint8), maps, ["skin"])
+
+
+def test_a_heat_map_writes_numbers_that_can_be_read():
+    table = np.array([[0.0, 1.0, np.nan], [2.0, 0.5, 1.5]])
+    figure = plots.heatmap(table, ["a", "b"], ["x", "y", "z"], "Lift", "lift", "given", "present", centre=1)
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.texts] == ["0.00", "1.00", "2.00", "0.50", "1.50"]
+    assert axis.images[0].norm.vcenter == 1 and axis.get_xlabel() == "present" and axis.get_title() == "Lift"
+    for text in axis.texts:
+        x, y = (round(place) for place in text.get_position())
+        ground = axis.images[0].to_rgba(table)[y, x, :3] @ (0.2126, 0.7152, 0.0722)
+        ink = np.dot(to_rgb(text.get_color()), (0.2126, 0.7152, 0.0722))
+        assert abs(ground - ink) > 0.35
+    with pytest.raises(InputError, match="heatmap"):
+        plots.heatmap(table, ["a"], ["x", "y", "z"], "Lift", "lift")
+
+
+def test_bars_and_curves_are_labelled_and_differ_in_more_than_colour():
+    series = {"base": [1, 2], "full": [2, 3]}
+    figure = plots.bars(series, ["skin", "nose"], "F1", "mean F1 (%)", errors={"full": [0.1, 0.2]})
+    axis = figure.axes[0]
+    assert [container.get_label() for container in axis.containers if container.get_label() in series] == [
+        "base",
+        "full",
+    ]
+    assert len({patch.get_hatch() for patch in axis.patches}) == 2
+    assert axis.get_title() == "F1" and axis.get_ylabel() == "mean F1 (%)"
+    figure = plots.curves({"a": ([0, 1], [1, 2]), "b": ([0, 1], [2, 1])}, "Loss", "step", "loss", marks=True)
+    lines = figure.axes[0].lines
+    assert len({line.get_linestyle() for line in lines}) == len({line.get_marker() for line in lines}) == 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["protanopia", "deuteranopia", "tritanopia"])
+def test_series_colours_stay_apart_for_colour_blind_eyes(kind):
+    rgb = np.array([np.round(np.multiply(to_rgb(colour), 255)) for colour in plots.COLOURS], np.uint8)
+    seen = simulate_deficiency(rgb, kind).astype(float)
+    distances = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
+    assert distances[~np.eye(len(seen), dtype=bool)].min() > 25
+
+
+def test_seed_bars_end_at_the_mean_and_show_every_seed():
+    (axis,) = plots.seed_bars({"a": [1.0, 3.0], "b": [None, 5.0], "c": [None]}, "Title", "F1").axes
+    assert [patch.get_width() for patch in axis.patches] == [2.0, 5.0]
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[1.0, 3.0], [5.0]]
+    assert [line.get_ydata().tolist() for line in axis.lines] == [[0, 0], [1]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+    assert axis.get_title() == "Title" and "F1" in axis.get_xlabel()
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]
+
+
+def test_seed_curves_have_a_panel_a_weight():
+    figure = plots.seed_curves({"x": {0.2: [2.0, 4.0], 0.1: [1.0]}, "y": {3.0: [None]}}, "Title", "F1")
+    first, second = figure.axes
+    assert first.get_xlabel() == "x" and second.get_xlabel() == "y"
+    assert first.lines[0].get_xydata().tolist() == [[0.1, 1.0], [0.2, 3.0]]
+    assert first.lines[2].get_xydata().tolist() == [[0.2, 2.0], [0.2, 4.0]]

@@ -1,0 +1,171 @@
+"""DeepLab with ResNet38, the reader of MXNet files, crops and test-time averaging, on very small networks."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.pictures import IMAGENET_MEAN, IMAGENET_STD
+from wsfp_helpers.data.weak import WeakFaces
+from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, IGNORE
+from wsfp_helpers.nets.resnet38 import Block, ResNet38
+from wsfp_helpers.parsing import deeplab
+from wsfp_helpers.parsing.deeplab import DeepLab, DeepLabConfig
+from wsfp_helpers.parsing.fit import FitConfig
+
+
+@pytest.fixture(scope="module")
+def resnet38():
+    with torch.device("meta"):
+        return ResNet38()
+
+
+def test_the_trunk_has_the_papers_size_and_stride(resnet38):
+    assert round(sum(p.numel() for p in resnet38.parameters()) / 1e6, 2) == 105.07
+    with torch.device("meta"):
+        scores = DeepLab(19, resnet38)(torch.empty(1, 3, 448, 448))
+    assert resnet38(torch.empty(1, 3, 448, 448, device="meta")).shape == (1, 4096, 56, 56)
+    assert scores.shape == (1, 19, 56, 56)
+
+
+def test_batch_norms_and_first_convolution_never_train(resnet38):
+    resnet38.train()
+    norms = [m for m in resnet38.modules() if isinstance(m, nn.BatchNorm2d)]
+    # two in each of 15 plain blocks, three in each of 2 bottlenecks, one at the end
+    assert len(norms) == 37 and not any(m.training for m in norms)
+    frozen = {name for name, p in resnet38.named_parameters() if not p.requires_grad}
+    assert frozen == {n for n, _ in resnet38.named_parameters() if ".bn_" in n or n.startswith(("bn.", "stem."))}
+
+
+def test_a_block_is_pre_activated_and_its_shortcut_starts_after_the_first_norm():
+    torch.manual_seed(0)
+    block = Block(4, [(3, 6, 2, 1), (3, 8, 1, 2)]).eval()
+    x = torch.randn(2, 4, 8, 8)
+    active = torch.relu(block.bn_a(x))
+    middle = torch.relu(block.bn_b1(block.conv_a(active)))
+    expected = block.shortcut(active) + block.conv_b1(middle)
+    torch.testing.assert_close(block(x), expected)
+    same = Block(4, [(3, 4, 1, 1), (3, 4, 1, 1)]).eval()
+    assert same.shortcut is None
+    torch.testing.assert_close(same(x) - x, same.conv_b1(torch.relu(same.bn_b1(same.conv_a(torch.relu(same.bn_a(x)))))))
+
+
+def test_resnet38_is_not_trained_from_random_weights():
+    with pytest.raises(InputError, match="cannot be trained from random weights"):
+        DeepLabConfig().build()
+    assert DeepLabConfig("lraspp_mobilenet_v3_large").build().head_parameters()
+
+
+def test_a_crop_is_padded_with_the_mean_colour_and_255():
+    picture = np.full((20, 30, 3), 200, np.uint8)
+    target = np.full((20, 30), CELEBAMASK.index("l_eye"), np.uint8)
+    config, seen = DeepLabConfig(size=30, crop=40, scale=(1, 1)), set()
+    for seed in range(8):
+        image, labels = deeplab.random_crop(picture, target, np.random.default_rng(seed), config)
+        assert image.shape == (3, 40, 40) and labels.shape == (40, 40)
+        inside = labels != IGNORE
+        assert inside.sum() == 600 and (image[:, ~inside] == 0).all() and (image[:, inside] != 0).all()
+        seen |= set(labels[inside].tolist())
+    assert seen == {CELEBAMASK.index("l_eye"), CELEBAMASK.index("r_eye")}  # the flip exchanges the sides
+
+
+def test_a_crop_of_a_larger_picture_keeps_picture_and_target_together():
+    ramp = np.tile(np.arange(200, dtype=np.uint8), (100, 1))
+    picture, target = np.stack([ramp] * 3, -1), (ramp // 20).astype(np.uint8)
+    for seed in range(6):
+        config = DeepLabConfig(size=200, crop=64, scale=(0.8, 1.2))
+        image, labels = deeplab.random_crop(picture, target, np.random.default_rng(seed), config)
+        grey = image[0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
+        expected = (grey * 255 / 20).floor().long()
+        back = torch.from_numpy(CELEBAMASK.flip)[labels] if grey[0, 0] > grey[0, -1] else labels
+        assert (expected == back).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("side", [512, 1024])
+def test_a_crop_of_the_papers_size_shows_most_of_a_face_whatever_the_pictures_size(side):
+    target = np.zeros((side, side), np.uint8)
+    target[side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 1
+    picture, rng = target[..., None].repeat(3, 2) * 200, np.random.default_rng(0)
+    for _ in range(8):
+        image, labels = deeplab.random_crop(picture, target, rng, DeepLabConfig())
+        assert image.shape == (3, 448, 448) and 0.7**2 * 224**2 * 0.95 < (labels == 1).sum() < 1.3**2 * 224**2 * 1.05
+        assert ((image[0] > 0) == (labels == 1)).float().mean() > 0.98
+
+
+class Tiny(nn.Module):
+    """A backbone with the names of ResNet38 and almost no weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=8, padding=1, bias=False)
+        self.blocks = nn.ModuleDict({"2a": Block(4, [(3, 6, 1, 1), (3, 8, 1, 1)])})
+        self.bn = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return torch.relu(self.bn(self.blocks["2a"](self.stem(x))))
+
+
+def test_training_reaches_every_part_but_the_frozen_ones():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+    faces = WeakFaces("three", ["0", "1", "2"], lambda key: pictures[int(key)], np.ones((3, len(COMPONENTS))))
+    torch.manual_seed(0)
+    network = DeepLab(19, Tiny(), width=8)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    config = DeepLabConfig(size=24, crop=24, fit=FitConfig(steps=2, batch=2, lr=0.1, head_factor=10))
+    losses = deeplab.train_deeplab(network, faces, lambda i: np.full((24, 24), i, np.uint8), config)
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name for name, _ in network.named_parameters()} <= changed
+
+
+class Sided(nn.Module):
+    """Says l_eye on the right half of any picture it sees and r_eye on the left one, with a margin by position."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        scores = torch.zeros(len(x), 19, *x.shape[-2:])
+        half = x.shape[-1] // 2
+        scores[:, CELEBAMASK.index("r_eye"), :, :half] = 3
+        scores[:, CELEBAMASK.index("l_eye"), :, half:] = 3
+        return scores
+
+
+def test_flip_averaging_exchanges_left_and_right():
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    plain = deeplab.predict_scales(Sided(), pictures, (1.0,), flip=False)
+    flipped = deeplab.predict_scales(Sided(), pictures, (1.0,), flip=True)
+    torch.testing.assert_close(plain, flipped)
+    several = deeplab.predict_scales(Sided(), pictures, (0.5, 1.0, 1.5))
+    assert several.shape == (2, 19, 16, 16)
+    torch.testing.assert_close(several.sum(1), torch.ones(2, 16, 16))
+
+
+@pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large"])
+def test_a_light_network_gives_scores_and_names_its_head(name):
+    network = deeplab.build_network(name).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 19, 64, 64)
+    head = {id(p) for p in network.head_parameters()}
+    assert head and all(id(p) not in head for p in network.body.backbone.parameters())
+
+
+def test_unknown_network_is_refused():
+    with pytest.raises(InputError, match="expected one of resnet38, lraspp"):
+        deeplab.build_network("resnet1000")
+
+
+def test_refinement_follows_an_edge_and_stays_a_distribution():
+    picture = torch.zeros(1, 3, 16, 16)
+    picture[..., 8:] = 1
+    truth = (torch.arange(16) >= 8).float().expand(16, 16)
+    noisy = torch.where(torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) < 0.2, 1 - truth, truth)
+    probability = torch.stack([1 - noisy, noisy])[None] * 0.6 + 0.2
+    refined = deeplab.refine(probability, picture, iterations=5)
+    torch.testing.assert_close(refined.sum(1), torch.ones(1, 16, 16))
+    assert (refined.argmax(1)[0] == truth).float().mean() > (noisy == truth).float().mean()
+    assert (refined.argmax(1)[0] == truth).all()

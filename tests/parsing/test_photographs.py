@@ -1,0 +1,266 @@
+"""`wsfp parse`: what is written for every kind of picture, and what is said when there is nothing to write."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.pictures import read_image, read_label_map
+from wsfp_helpers.data.weak import WeakFaces
+from wsfp_helpers.palette import PALETTE
+from wsfp_helpers.parsing import photographs as module
+from wsfp_helpers.parsing.light import LightParser, ParserConfig
+from wsfp_helpers.parsing.photographs import parse_photographs, predict_set
+from wsfp_helpers.parsing.zoom import CANVAS
+
+FACE_GREY, WALL_GREY = 200, 40
+
+
+class Grey(LightParser):
+    """Calls bright pixels skin with a fixed probability, everything else background."""
+
+    def __init__(self, sure=0.95, weight=1.0):
+        self.sure, self.config, self.network = sure, ParserConfig(size=32), torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(self.network.weight, weight)
+        torch.nn.init.zeros_(self.network.bias)
+        self.seen = []
+
+    def probabilities(self, pictures, flip=True):
+        self.seen.append(flip)
+        bright = torch.from_numpy(pictures.mean(-1) > 127)
+        skin = torch.where(bright, self.sure, 1 - self.sure)
+        out = torch.zeros(len(pictures), 19, *pictures.shape[1:3])
+        out[:, 0], out[:, 1] = 1 - skin, skin
+        return out
+
+
+def photograph(height=60, width=40, rows=(15, 45), columns=(10, 30)):
+    image = np.full((height, width, 3), WALL_GREY, np.uint8)
+    image[slice(*rows), slice(*columns)] = FACE_GREY
+    return Image.fromarray(image)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    source = tmp_path / "photographs"
+    source.mkdir()
+    return source
+
+
+def skin_agrees(path, image):
+    labels = read_label_map(path, 19)
+    truth = np.array(image.convert("L")) > 127
+    assert labels.shape == truth.shape
+    return ((labels == 1) & truth).sum() / ((labels == 1) | truth).sum() > 0.8
+
+
+def test_a_folder_gives_index_pngs_of_the_same_name_and_size(folder, tmp_path):
+    photograph().save(folder / "tall.jpg")
+    photograph(50, 90, (10, 40), (30, 60)).save(folder / "Wide.PNG")
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / ".hidden.png").write_bytes(b"x")
+    report = parse_photographs(folder, tmp_path / "out", Grey())
+    assert [p.name for p in report.written] == ["Wide.png", "tall.png"] and not report.failed and not report.warnings
+    for name, source in (("tall", "tall.jpg"), ("Wide", "Wide.PNG")):
+        path = tmp_path / "out" / f"{name}.png"
+        with Image.open(path) as picture:
+            assert picture.mode == "P"
+            assert picture.getpalette()[: 3 * 19] == PALETTE.ravel().tolist()
+        assert skin_agrees(path, Image.open(folder / source))
+    sheet = read_image(report.sheets[0])
+    assert report.sheets[0].parent == tmp_path / "out" / "sheets" and sheet.shape[1] == 960
+    assert "2 label maps" in str(report)
+
+
+def test_files_of_other_formats_are_counted(folder, tmp_path):
+    photograph().save(folder / "a.jpg")
+    for name in ("IMG_2.HEIC", "IMG_1.HEIC", ".DS_Store"):
+        (folder / name).write_bytes(b"x")
+    (folder / "more").mkdir()
+    report = parse_photographs(folder, tmp_path / "out", Grey())
+    assert report.skipped == ["IMG_1.HEIC", "IMG_2.HEIC"] and not report.failed
+    assert "skipped: 2 files" in str(report) and "the first is IMG_1.HEIC: convert" in str(report)
+    photograph().save(folder / "a.gif")
+    for name in ("a.gif", "IMG_1.HEIC"):
+        with pytest.raises(InputError, match=rf"no photographs at .*{name}: expected \.jpg, .* files; convert others"):
+            parse_photographs(folder / name, tmp_path / "other", Grey())
+    (folder / "a.jpg").unlink()
+    with pytest.raises(InputError, match="no photographs at"):
+        parse_photographs(folder, tmp_path / "other", Grey())
+
+
+def test_the_orientation_of_the_camera_is_applied(folder, tmp_path):
+    upright = photograph(60, 40, (5, 30), (10, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side: turned a quarter clockwise on a screen
+    upright.rotate(90, expand=True).save(folder / "phone.jpg", exif=exif, quality=95)
+    parse_photographs(folder / "phone.jpg", tmp_path / "out", Grey())
+    assert skin_agrees(tmp_path / "out" / "phone.png", upright)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "LA", "1"])
+def test_other_colour_modes_are_read(folder, tmp_path, mode):
+    suffix = "jpg" if mode == "CMYK" else "png"
+    photograph().convert(mode, dither=Image.Dither.NONE).save(folder / f"picture.{suffix}")
+    report = parse_photographs(folder, tmp_path / "out", Grey())
+    assert not report.failed and skin_agrees(tmp_path / "out" / "picture.png", photograph())
+
+
+def test_a_corrupt_photograph_is_named_and_the_others_go_on(folder, tmp_path):
+    for name in ("a", "c"):
+        photograph().save(folder / f"{name}.jpg")
+    whole = (folder / "a.jpg").read_bytes()
+    (folder / "b.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "d.png").write_bytes(b"")
+    report = parse_photographs(folder, tmp_path / "out", Grey())
+    assert list(report.failed) == ["b.jpg", "d.png"] and "b.jpg" in str(report)
+    assert sorted(p.name for p in (tmp_path / "out").glob("*")) == ["a.png", "c.png", "settings.json", "sheets"]
+
+
+def test_no_clear_face_gets_an_answer_and_a_warning(folder, tmp_path):
+    photograph(rows=(0, 1)).save(folder / "wall.png")
+    report = parse_photographs(folder, tmp_path / "out", Grey())
+    assert "no face" in report.warnings["wall.png"] and (tmp_path / "out" / "wall.png").exists()
+    photograph().save(folder / "wall.png")
+    report = parse_photographs(folder, tmp_path / "out", Grey(sure=0.6))
+    assert "low confidence" in report.warnings["wall.png"] and "warning: wall.png" in str(report)
+
+
+def test_a_picture_that_can_show_no_face_gets_a_warning(folder, tmp_path):
+    photograph(31, 40, (5, 25), (10, 30)).save(folder / "small.png")
+    Image.new("RGB", (1, 1), "white").save(folder / "dot.png")
+    noise = np.random.default_rng(0).normal(200, 1, (40, 40, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "blank.png")
+    warnings = parse_photographs(folder, tmp_path / "out", Grey()).warnings
+    assert warnings["small.png"].startswith("too small (40 x 31") and warnings["dot.png"].startswith("too small")
+    assert "contrast" in warnings["blank.png"]
+
+
+def test_a_large_photograph_is_looked_at_on_a_small_canvas(folder, tmp_path, monkeypatch):
+    photograph(1500, 2000, (250, 1250), (500, 1300)).save(folder / "large.jpg")
+    seen = []
+    enlarge = module.Parsed.label_map
+    monkeypatch.setattr(
+        module.Parsed, "label_map", lambda self: (seen.append(self.probability.shape), enlarge(self))[1]
+    )
+    parse_photographs(folder, tmp_path / "out", Grey())
+    assert seen == [(19, CANVAS * 3 // 4, CANVAS)]
+    assert read_label_map(tmp_path / "out" / "large.png", 19).shape == (1500, 2000)
+
+
+def test_many_photographs_make_several_sheets(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PER_SHEET", 2)
+    for k in range(5):
+        photograph().save(folder / f"{k}.png")
+    report = parse_photographs(folder, tmp_path / "out", Grey())
+    assert [p.name for p in report.sheets] == ["sheet_001.png", "sheet_002.png", "sheet_003.png"]
+
+
+def test_bad_input_is_refused_before_anything_is_written(folder, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="no photograph or folder at"):
+        parse_photographs(tmp_path / "nowhere", out, Grey())
+    with pytest.raises(InputError, match="no photographs at"):
+        parse_photographs(folder, out, Grey())
+    photograph().save(folder / "a.png")
+    for same in (folder, folder / ".." / folder.name):
+        with pytest.raises(InputError, match="folder of the photographs"):
+            parse_photographs(folder, same, Grey())
+    with pytest.raises(InputError, match="folder of the photographs"):
+        parse_photographs(folder / "a.png", folder, Grey())
+    with pytest.raises(InputError, match="is a file"):
+        parse_photographs(folder, folder / "a.png", Grey())
+    with pytest.raises(InputError, match="no parser"):
+        parse_photographs(folder, out, tmp_path / "none.safetensors")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match=r"run is a folder: expected the parser \(weak, .*\) itself$"):
+        parse_photographs(folder, out, tmp_path / "run")
+    (tmp_path / "run" / "parser.safetensors").touch()
+    with pytest.raises(InputError, match=r"did you mean .*run/parser\.safetensors\?"):
+        parse_photographs(folder, out, tmp_path / "run")
+    photograph().save(folder / "a.jpg")
+    with pytest.raises(InputError, match="'a'"):
+        parse_photographs(folder, out, Grey())
+    assert not out.exists() and sorted(p.name for p in folder.iterdir()) == ["a.jpg", "a.png"]
+
+
+def test_a_label_map_that_cannot_be_written_leaves_the_old_one(folder, tmp_path, monkeypatch):
+    photograph().save(folder / "a.png")
+    out = tmp_path / "out"
+    parse_photographs(folder, out, Grey())
+    before = (out / "a.png").read_bytes()
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match="No space left"):
+        parse_photographs(folder, out, Grey())
+    assert (out / "a.png").read_bytes() == before
+    assert sorted(p.name for p in out.iterdir()) == ["a.png", "settings.json", "sheets"]
+
+
+def test_pictures_of_the_user_are_not_replaced(folder, tmp_path):
+    photograph().save(folder / "a.jpg")
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / "a.png").write_bytes(b"a picture")
+    with pytest.raises(InputError, match=r"album holds \*\.png files that are not label maps"):
+        parse_photographs(folder, album, Grey())
+    assert [(p.name, p.read_bytes()) for p in album.iterdir()] == [("a.png", b"a picture")]
+
+
+def test_maps_of_another_parser_are_not_replaced(folder, tmp_path):
+    photograph().save(folder / "a.jpg")
+    out = tmp_path / "out"
+    parse_photographs(folder, out, Grey())
+    before = {p: p.read_bytes() for p in out.rglob("*.png")}
+    with pytest.raises(InputError, match=r"out holds label maps made with .*choose another folder"):
+        parse_photographs(folder, out, Grey(weight=2.0))
+    assert {p: p.read_bytes() for p in out.rglob("*.png")} == before
+
+
+def test_more_photographs_later_get_maps_and_sheets_of_their_own(folder, tmp_path):
+    photograph().save(folder / "a.jpg")
+    out = tmp_path / "out"
+    (first,) = parse_photographs(folder, out, Grey()).sheets
+    before = first.read_bytes()
+    later = tmp_path / "later"
+    later.mkdir()
+    photograph(50, 90, (10, 40), (30, 60)).save(later / "b.jpg")
+    (second,) = parse_photographs(later, out, Grey()).sheets
+    assert sorted(p.name for p in out.glob("*.png")) == ["a.png", "b.png"]
+    assert second.name == "sheet_002.png" and first.read_bytes() == before != second.read_bytes()
+
+
+def test_a_call_that_can_read_nothing_leaves_no_folder(folder, tmp_path):
+    (folder / "a.jpg").write_bytes(b"no picture")
+    assert list(parse_photographs(folder, tmp_path / "out", Grey()).failed) == ["a.jpg"]
+    assert not (tmp_path / "out").exists()
+
+
+def two_faces(name):
+    pictures = {"a": np.array(photograph(64, 64)), "b": np.array(photograph(48, 48))}
+    return WeakFaces(name, list(pictures), pictures.get, np.ones((2, 18)), framed=name != "photographs"), pictures
+
+
+def test_framed_faces_are_seen_once_as_a_whole_and_photographs_closer(tmp_path):
+    for name, seen in (("celeb", [True, True]), ("photographs", [False, True] * 2)):
+        (faces, pictures), grey = two_faces(name), Grey()
+        out = predict_set(faces, tmp_path / name, grey)
+        assert grey.seen[: len(seen)] == seen and (name == "celeb") == (len(grey.seen) == 2)
+        for key, picture in pictures.items():
+            assert skin_agrees(out / f"{key}.png", Image.fromarray(picture))
+
+
+def test_an_interrupted_prediction_goes_on_and_another_parsers_folder_is_refused(tmp_path):
+    (faces, _), grey = two_faces("celeb"), Grey()
+    predict_set(faces, tmp_path / "out", grey)
+    (tmp_path / "out" / "b.png").unlink()
+    predict_set(faces, tmp_path / "out", grey)
+    assert grey.seen == [True] * 3 and (tmp_path / "out" / "b.png").exists()
+    with pytest.raises(InputError, match="choose another folder"):
+        predict_set(faces, tmp_path / "out", Grey(weight=2.0))
+    with pytest.raises(InputError, match="choose another folder"):
+        predict_set(two_faces("other")[0], tmp_path / "out", grey)

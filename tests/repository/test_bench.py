@@ -1,0 +1,124 @@
+"""The bench: its fast and literal sides agree, and its rows are what results files and users read."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tools import bench
+from tools.bench import Comparison, compare
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.score.confusion import evaluate_pairs
+from wsfp_helpers.tooling.results import KEYS
+
+
+def test_a_tcd_step_equals_the_loops_over_pictures_components_and_prompts():
+    comparison = bench.tcd_step(repeats=1)
+    assert comparison.name == "tcd_step" and comparison.max_abs_diff < 1e-5
+
+
+def test_maps_equal_those_of_one_forward_for_every_scale_and_flip():
+    comparison = bench.fcam_extraction(images=1, repeats=1)
+    assert comparison.name == "fcam_extraction" and comparison.max_abs_diff < 1e-4
+
+
+def test_the_confusion_matrix_equals_boolean_passes():
+    comparison = bench.confusion_matrix(repeats=1)
+    assert comparison.name == "confusion_matrix" and comparison.max_abs_diff == 0
+
+
+def test_both_sides_take_turns_and_their_first_results_are_compared():
+    calls = []
+
+    def side(name):
+        calls.append(name)
+        return len(calls)
+
+    comparison = compare("x", lambda: side("fast"), lambda: side("literal"), lambda a, b: abs(a - b), repeats=4)
+    assert calls == ["fast", "literal"] * 5
+    assert comparison.max_abs_diff == 1
+    calls.clear()
+    compare("x", lambda: side("fast"), lambda: side("literal"), lambda a, b: 0.0, seconds=0, repeats=9)
+    assert calls == ["fast", "literal"] * 4
+
+
+HUNGRY = """
+import time
+import numpy as np
+from tools.bench import compare
+
+def hungry():
+    held = np.ones(2**25)
+    time.sleep(0.1)  # numpy keeps the interpreter to itself while it fills; torch, which the bench runs, does not
+    return float(held.sum())
+
+comparison = compare("x", hungry, lambda: 0.0, lambda a, b: a - b, repeats=1)
+print(comparison.megabytes, comparison.reference_megabytes)
+"""
+
+
+def test_memory_is_what_a_side_adds_at_its_highest():
+    """In its own process: a long test run holds memory that the system may take back meanwhile."""
+    done = subprocess.run([sys.executable, "-c", HUNGRY], capture_output=True, text=True, check=True)
+    added, reference = map(float, done.stdout.split())
+    assert 200 < added < 400 and reference < 100
+
+
+def test_a_comparison_says_ratio_difference_and_memory():
+    rows = Comparison("tcd_step", 0.5, 2.0, 3e-6, 10, 20, first_seconds=4).rows()
+    found = {each["metric"]: each["seeds"] for each in rows}
+    assert {each["name"] for each in rows} == {"tcd_step"}
+    assert found == {
+        "speedup": [4.0], "max_abs_diff": [3e-6], "seconds": [0.5], "reference_seconds": [2.0], "memory": [10.0],
+        "reference_memory": [20.0], "first_seconds": [4.0],
+    }  # fmt: skip
+    line = Comparison("tcd_step", 0.5, 2.0, 3e-6, 10, 20).line()
+    assert "4.0x" in line and "3.0e-06" in line and "10 MB against 20 MB" in line
+
+
+def test_the_command_writes_the_three_rows(tmp_path, monkeypatch, capsys):
+    names = ("tcd_step", "fcam_extraction", "confusion_matrix")
+    for name in names:
+        monkeypatch.setattr(bench, name, lambda name=name: Comparison(name, 1, 5, 0, 1, 1))
+    bench.main(["--results", str(tmp_path)])
+    content = json.loads((tmp_path / "bench.json").read_text())
+    assert tuple(content) == KEYS and content["command"] == "python -m tools.bench"
+    assert [each["name"] for each in content["rows"] if each["metric"] == "speedup"] == list(names)
+    said = capsys.readouterr().out
+    assert all(name in said for name in names) and (tmp_path / "bench.md").exists()
+
+
+def test_without_a_folder_the_command_writes_nothing(tmp_path, monkeypatch):
+    for name in ("tcd_step", "fcam_extraction", "confusion_matrix"):
+        monkeypatch.setattr(bench, name, lambda name=name: Comparison(name, 1, 5, 0, 1, 1))
+    monkeypatch.chdir(tmp_path)
+    bench.main([])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_streaming_scores_every_pair_and_says_how_much_memory_it_holds():
+    said = []
+    rows = bench.stream(40, (32, 48), said.append)
+    assert [each["metric"] for each in rows] == ["seconds", "memory_growth"]
+    assert sum(" MB" in line and " pairs " in line for line in said) == 10
+    expected = evaluate_pairs(bench.label_pairs(40, (32, 48))).mean_f1
+    assert any(f"mean F1 {expected:.2f}" in line for line in said)
+
+
+def test_the_stream_is_a_command_too(tmp_path):
+    bench.main(["--pairs", "3", "--results", str(tmp_path)])
+    content = json.loads((tmp_path / "stream.json").read_text())
+    assert content["command"] == "python -m tools.bench --pairs 3" and content["rows"][0]["name"] == "3 label pairs"
+    with pytest.raises(InputError, match="at least 1 label pair"):
+        bench.main(["--pairs", "0"])
+
+
+@pytest.mark.parametrize("size", [(512, 512), (33, 70)])
+def test_synthetic_pairs_are_label_maps_of_19_classes(size):
+    pairs = list(bench.label_pairs(2, size))
+    for prediction, truth in pairs:
+        assert prediction.shape == truth.shape == size and prediction.dtype == truth.dtype == np.uint8
+        assert prediction.max() < 19 and set(np.unique(truth)) <= {*range(19), 255}
+    assert 0.7 < (pairs[0][0] == pairs[0][1]).mean() < 0.9

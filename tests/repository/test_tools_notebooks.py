@@ -1,0 +1,160 @@
+"""The generator: the same bytes every time, exercises with a gap and a folded solution, differences found."""
+
+import re
+
+import nbformat
+import pytest
+
+from tools import notebooks
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.tooling.results import row, write_results
+
+SOURCE = """\
+# %% [markdown]
+# # Title
+
+# %%
+x = 1
+
+# %% tags=["exercise"]
+def double(x):
+    # BEGIN SOLUTION
+    return 2 * x
+    # END SOLUTION
+
+# %% tags=["check"]
+with checking("Exercise 1"):
+    assert double(2) == 4
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "00_a.py").write_text(SOURCE)
+    return tmp_path
+
+
+def write(folder):
+    for path, text in notebooks.generate(folder).items():
+        path.write_text(text)
+
+
+def test_the_same_source_gives_the_same_bytes(folder):
+    assert notebooks.generate(folder) == notebooks.generate(folder)
+
+
+def test_the_notebook_is_valid_and_has_no_outputs(folder):
+    (text,) = notebooks.generate(folder).values()
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert "find" in code[0].source and "wsfp_helpers" in code[0].source
+
+
+def test_an_exercise_becomes_a_gap_a_check_and_a_folded_solution(folder):
+    (text,) = notebooks.generate(folder).values()
+    gap, check, solution = nbformat.reads(text, as_version=4).cells[-3:]
+    assert 'raise NotImplementedError("your code here")' in gap.source and "2 * x" not in gap.source
+    assert check.source.startswith('with checking("Exercise 1"):')
+    assert "return 2 * x" in solution.source and 'checking("Exercise 1", solution=True)' in solution.source
+    assert solution.metadata.jupyter.source_hidden and solution.metadata.tags == ["solution"]
+    assert "SOLUTION" not in gap.source + solution.source
+
+
+def test_an_inserted_cell_leaves_the_other_ids(folder):
+    (before,) = notebooks.generate(folder).values()
+    (folder / "src" / "00_a.py").write_text(SOURCE.replace("# %%\nx = 1", "# %%\ny = 0\n\n# %%\nx = 1"))
+    (after,) = notebooks.generate(folder).values()
+    ids = [{cell.id for cell in nbformat.reads(text, as_version=4).cells} for text in (before, after)]
+    assert ids[0] < ids[1] and len(ids[1] - ids[0]) == 1
+
+
+def test_equal_cells_get_different_ids(folder):
+    (folder / "src" / "00_a.py").write_text("# %%\nx = 1\n\n# %%\nx = 1\n")
+    (text,) = notebooks.generate(folder).values()
+    ids = [cell.id for cell in nbformat.reads(text, as_version=4).cells]
+    assert len(set(ids)) == len(ids) == 3
+
+
+def test_differences_are_named(folder):
+    assert notebooks.differences(folder) == ["00_a.ipynb is missing"]
+    write(folder)
+    assert notebooks.differences(folder) == []
+    (folder / "src" / "00_a.py").write_text(SOURCE.replace("x = 1", "x = 2"))
+    (folder / "01_b.ipynb").write_text("{}")
+    assert notebooks.differences(folder) == [
+        "00_a.ipynb differs from src/00_a.py",
+        "01_b.ipynb has no source src/01_b.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('# %% tags=["check"]', "# %%"), "exercise and one tagged check must follow"),
+        (("    # END SOLUTION\n", ""), "equally indented '# BEGIN SOLUTION'"),
+        (("with checking", "if checking"), "exactly one line"),
+        (('# %% tags=["check"]\nwith checking("Exercise 1"):\n    assert double(2) == 4\n', ""), "has no check"),
+    ],
+)
+def test_a_malformed_exercise_is_refused(folder, change, words):
+    (folder / "src" / "00_a.py").write_text(SOURCE.replace(*change))
+    with pytest.raises(InputError, match=words):
+        notebooks.generate(folder)
+
+
+def test_sizes_count_what_is_there():
+    code, text = nbformat.v4.new_code_cell("a\nb\nc"), nbformat.v4.new_markdown_cell("two words")
+    line = notebooks.sizes(nbformat.writes(nbformat.v4.new_notebook(cells=[code, text])))
+    assert line.startswith("  2 cells, code lines median 3 longest 3, 2 words")
+
+
+NUMBERS = """\
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# From {{t | base}} to {{ t | full }}, hats {{t | full | hat}}, skin {{t | full | skin}}.
+
+# %%
+print("{{t | base}}")
+"""
+
+
+@pytest.fixture
+def numbers(tmp_path, monkeypatch):
+    rows = [
+        row("base", "mean_f1", "percent", [12.34]),
+        row("full", "mean_f1", "percent", [30, 32], {"skin": [1, 4], "hat": [None, None]}),
+    ]
+    write_results("t", "wsfp x", rows, tmp_path / "results")
+    monkeypatch.setattr(notebooks, "RESULTS", tmp_path / "results")
+    (tmp_path / "a.py").write_text(NUMBERS)
+    return tmp_path / "a.py"
+
+
+def test_numbers_in_prose_come_from_the_results_files(numbers):
+    text, code = notebooks.build(numbers).cells[0].source, notebooks.build(numbers).cells[-1].source
+    assert text == "From 12.3 to 31.0 ± 1.4, hats –, skin 2.5 ± 2.1."
+    assert code == 'print("{{t | base}}")'  # code is left alone
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("{{u | base}}", r"no results file at .*u\.json"), ("{{t | best}}", "no row 'best'; it has base, full"),
+        ("{{t | full | ear}}", "no class 'ear'; it has skin, hat"),
+        ("{{t | base | skin}}", "no class 'skin'; it has none"),
+    ],
+)  # fmt: skip
+def test_a_number_that_is_in_no_results_file_is_named(numbers, wrong, words):
+    numbers.write_text(NUMBERS.replace("{{t | base}} to", f"{wrong} to"))
+    with pytest.raises(InputError, match=rf"a\.py: {re.escape(wrong)}: .*{words}"):
+        notebooks.build(numbers)

@@ -1,0 +1,143 @@
+"""The ablations: which weights a row has, rows trained once, label maps opened only after training."""
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from wsfp_helpers import stages
+from wsfp_helpers.common.checkpoints import save_weights
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.data.faces import Faces
+from wsfp_helpers.data.weak import WeakFaces
+from wsfp_helpers.detect.boxes import SHIPPED_BOXES
+from wsfp_helpers.method.train import DisFaceRep
+from wsfp_helpers.profiles import profile
+from wsfp_helpers.tooling import results
+from wsfp_helpers.tooling.ablate import (
+    FIG6,
+    Row,
+    ablate,
+    fig6,
+    measure,
+    table3,
+    table4,
+    variants,
+    vlm,
+    write_table,
+)
+from wsfp_helpers.tooling.results import check_pages, read_results
+
+WEIGHTS = ("alpha0", "alpha1", "beta0", "beta1", "beta2", "reg")
+PAPER = dict(zip(WEIGHTS, (1.2, 0.2, 2.1, 0.1, 0.017, 0.05), strict=True))
+
+
+def test_rows_of_table_3():
+    base, ccd, full = table3(profile("embedded"))
+    assert (base.ccd, base.tcd) == (False, None)
+    assert (ccd.ccd, ccd.tcd) == (True, None)
+    assert (full.ccd, full.tcd) == (True, profile("embedded").train.tcd)
+
+
+def test_rows_of_table_4_add_one_term_each():
+    """The ticks of the paper's Table 4, in its order."""
+    order = ("alpha0", "alpha1", "beta0", "beta1", "beta2", "reg")
+    rows = table4(profile("embedded"))
+    for i, row in enumerate(rows):
+        assert row.ccd
+        assert {name for name in WEIGHTS if getattr(row.tcd, name)} == set(order[: i + 1])
+        assert all(getattr(row.tcd, name) in (0.0, PAPER[name]) for name in WEIGHTS)
+    assert rows[-1].tcd == profile("embedded").train.tcd
+
+
+def test_fig6_changes_one_weight_at_a_time():
+    for row in fig6(profile("embedded")):
+        changed = {name for name in WEIGHTS if getattr(row.tcd, name) != PAPER[name]}
+        assert len(changed) <= 1
+    assert all(PAPER[name] in values for name, values in FIG6.items())
+
+
+@pytest.fixture
+def log(monkeypatch, tmp_cache):
+    """Trainings and openings of label maps in their order; a training saves the network as it was built."""
+    events = []
+
+    def train(vit, faces, config, run, vlm):
+        assert type(faces) is WeakFaces
+        events.append(("train", config.tcd is not None, vlm is not None, config.seed))
+        save_weights(run / "model.safetensors", DisFaceRep(vit).state_dict())
+
+    opened = Faces.label_map
+    monkeypatch.setattr(stages, "train", train)
+    monkeypatch.setattr(Faces, "label_map", lambda self, i: events.append(("map", i)) or opened(self, i))
+    return events
+
+
+@pytest.fixture
+def config():
+    """The embedded profile at 64 px: maps of 4 x 4 tokens."""
+    embedded = profile("embedded")
+    return replace(embedded, model=replace(embedded.model, size=64))
+
+
+def test_a_row_is_trained_once_and_maps_are_opened_after_it(log, config, tmp_path):
+    full = table3(config)[2]
+    first = measure(full, config, "shipped", 0, tmp_path, 2)
+    assert [event[0] for event in log] == ["train", "map", "map"]
+    assert log[0] == ("train", True, True, 0)
+    assert first.images == 2 and first.matrix.sum() == 2 * 160 * 160
+    log.clear()
+    again = measure(table4(config)[-1], config, "shipped", 0, tmp_path, 2)
+    assert (again.matrix == first.matrix).all() and log == []
+    measure(full, config, "shipped", 1, tmp_path, 2)
+    assert log[0] == ("train", True, True, 1)
+
+
+def test_what_a_training_depends_on_is_not_shared(log, config, tmp_path):
+    base, _, full = table3(config)
+    again = tmp_path / "same.jsonl"
+    again.write_bytes(SHIPPED_BOXES["celeb/train"].read_bytes())
+    measure(full, config, "shipped", 0, tmp_path, 1)
+    measure(full, config, again, 0, tmp_path, 1)  # another file, whatever is in it
+    measure(full, replace(config, theta=0.4), "shipped", 0, tmp_path, 1)
+    measure(full, replace(config, name="mine"), "shipped", 0, tmp_path, 1)
+    measure(base, config, "shipped", 0, tmp_path, 1)
+    measure(base, config, again, 0, tmp_path, 1)  # the baseline uses no boxes
+    assert [event[0] for event in log if event[0] == "train"] == ["train"] * 5
+
+
+def test_variants_share_one_training(log, config, tmp_path):
+    rows = variants(config)
+    assert len({str(asdict(row)) for row in rows}) == 6
+    for row in rows[:3]:
+        measure(row, config, "shipped", 0, tmp_path, 1)
+    assert [event[0] for event in log] == ["train", "map", "map", "map"]
+
+
+def test_a_table_is_written_with_one_value_per_seed(log, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "knows_revision", lambda name: True)
+    scores = ablate("table3", config, "shipped", (0, 1), tmp_path, 1)
+    write_table("table3", scores, (0, 1), config, tmp_path / "docs")
+    rows = read_results("table3", tmp_path / "docs")["rows"]
+    assert [row["name"] for row in rows] == ["Base.", "Base. + CCD", "Base. + CCD + TCD"]
+    assert all(len(row["seeds"]) == 2 and row["metric"] == "mean_f1" for row in rows)
+    assert check_pages(tmp_path / "docs") == []
+
+
+def test_another_profile_has_its_own_models_and_subset(config):
+    """Section 4.3.4 compares CLIP with FLIP; 4.1.1 scores 3,820 training pictures."""
+    assert [(row.name, row.vlm) for row in vlm(config)] == [
+        ("mini-CLIP (general)", "mini_clip"), ("mini-FLIP (faces)", "mini_flip"),
+    ]  # fmt: skip
+    paper = profile("paper")
+    assert [(row.name, row.vlm) for row in vlm(paper)] == [("CLIP (general)", "clip"), ("FLIP (faces)", "flip")]
+    assert paper.subset == 3_820 and config.subset == 686 // 3 + 1
+
+
+def test_unknown_table(config):
+    with pytest.raises(InputError, match="unknown ablation 'table5'"):
+        ablate("table5", config, "shipped")
+
+
+def test_baseline_needs_no_image_text_model(log, config, tmp_path):
+    measure(Row("Base.", ccd=False), config, "shipped", 0, tmp_path, 1)
+    assert log[0] == ("train", False, False, 0)

@@ -1,0 +1,193 @@
+"""Tables 1 and 2: every parser on every set, in the classes of the set, kept and not computed twice."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.pictures import write_index_png
+from wsfp_helpers.data.frl import SCORED
+from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.labels import CELEBAMASK, LAPA
+from wsfp_helpers.nets.trunk import Trunk
+from wsfp_helpers.palette import PALETTE
+from wsfp_helpers.parsing.load import load_parser
+from wsfp_helpers.profiles import Source, profile
+from wsfp_helpers.score.confusion import Scores
+from wsfp_helpers.stages import predict_faces
+from wsfp_helpers.tooling import tables
+from wsfp_helpers.tooling.results import read_results
+
+COUNT = 4
+
+
+class Oracle:
+    """A parser that knows the truth of all faces, or with ``mirrored`` says the other side."""
+
+    def __init__(self, mirrored=False):
+        self.truth, self.asked, self.mirrored = {}, 0, mirrored
+        for split in ("celeb/val", "celeb/test", "lapa/test", "helen/test"):
+            faces = synthfaces(split).subset(range(COUNT))
+            self.truth |= {faces.image(i).tobytes(): faces.label_map(i) for i in range(COUNT)}
+
+    def answer(self, image):
+        self.asked += 1
+        truth = self.truth[image.tobytes()]
+        exchange = np.arange(256, dtype=np.uint8)
+        exchange[[4, 5, 6, 7, 8, 9]] = [5, 4, 7, 6, 9, 8]
+        return exchange[truth] if self.mirrored else truth
+
+    def predict(self, image):
+        answer = self.answer(image)
+        return answer, np.ones(answer.shape, np.float32)
+
+    def probabilities(self, pictures):
+        maps = torch.from_numpy(np.stack([self.answer(picture) for picture in pictures]))
+        return F.one_hot(maps.long(), len(CELEBAMASK)).movedim(-1, 1)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Few faces, no copy of FRL London, results below the test's folder, and oracles instead of trained parsers."""
+    monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("WSFP_DATA", raising=False)
+    monkeypatch.setattr(Source, "open", lambda self: synthfaces(self.split).subset(range(COUNT)))
+    oracles = {tables.BASELINE: Oracle(mirrored=True), tables.FULL: Oracle(), tables.SUPERVISED: Oracle()}
+    asked = {}
+
+    def parser(self, method, seed):
+        folder = tmp_path / f"{method[:5]}{seed}"
+        folder.mkdir(exist_ok=True)
+        path = folder / "parser.safetensors"
+        path.write_bytes(weights)
+        asked[path] = oracles[method]
+        return path
+
+    weights = b"a parser"
+    monkeypatch.setattr(tables.Study, "parser", parser)
+    monkeypatch.setattr(tables, "load_parser", asked.get)
+
+    def labels(self, method, seed):
+        faces = self.config.faces("train")
+        for i, key in enumerate(faces.ids):
+            write_index_png(tmp_path / "labels" / f"{key}.png", faces.label_map(i), PALETTE)
+        return tmp_path / "labels"
+
+    monkeypatch.setattr(tables.Study, "labels", labels)
+    return oracles, tmp_path
+
+
+def rows(name, folder, metric="mean_f1"):
+    content = read_results(name, folder / "results")
+    assert len({row["name"] for row in content["rows"]}) == len(content["rows"])
+    return {row["name"]: row for row in content["rows"] if row["metric"] == metric}
+
+
+def test_table_1_scores_masks_and_parsers(study):
+    oracles, folder = study
+    tables.table1(profile("embedded"), "shipped", (0, 1), None, folder / "results")
+    found = rows("table1", folder)
+    assert list(found) == [
+        f"{tables.BASELINE}: pseudo masks", f"{tables.FULL}: pseudo masks",
+        *(f"{method}: {part}" for method in oracles for part in ("val", "test")),
+    ]  # fmt: skip
+    assert found[f"{tables.FULL}: pseudo masks"]["seeds"] == found[f"{tables.FULL}: val"]["seeds"] == [100, 100]
+    mirrored = found[f"{tables.BASELINE}: test"]
+    assert mirrored["per_class"]["l_eye"] == [0, 0] and mirrored["per_class"]["nose"] == [100, 100]
+
+
+def test_table_2_is_in_eleven_classes_by_place(study):
+    _, folder = study
+    tables.table2(profile("embedded"), "shipped", (3,), None, folder / "results")
+    found = rows("table2", folder)
+    assert [name.split(": ")[1] for name in found] == ["LaPa-like", "Helen-like"] * 3
+    assert found[f"{tables.FULL}: LaPa-like"]["seeds"] == [100]
+    assert list(found[f"{tables.FULL}: LaPa-like"]["per_class"]) == list(LAPA.components)
+    assert found[f"{tables.BASELINE}: Helen-like"]["per_class"]["left_eyebrow"] == [0]
+
+
+def test_a_score_is_not_computed_twice(study):
+    oracles, folder = study
+    tables.table2(profile("embedded"), "shipped", (0,), None, folder / "results")
+    asked = oracles[tables.FULL].asked
+    before = json.loads((folder / "results" / "table2.json").read_text())
+    tables.table2(profile("embedded"), "shipped", (0,), None, folder / "results")
+    assert oracles[tables.FULL].asked == asked == 3 * COUNT
+    assert json.loads((folder / "results" / "table2.json").read_text())["rows"] == before["rows"]
+
+
+def test_a_parser_that_was_trained_again_is_scored_again(study, monkeypatch):
+    oracles, folder = study
+    faces = synthfaces("celeb/val").subset(range(COUNT))
+    study = tables.Study(profile("embedded"), "shipped", folder)
+    study.matrices(tables.FULL, (0,), faces)
+    again = folder / "DisFa0" / "parser.safetensors"
+    monkeypatch.setattr(tables.Study, "parser", lambda *_: again.write_bytes(b"other") and again)
+    monkeypatch.setattr(tables, "load_parser", lambda path: oracles[tables.BASELINE])
+    matrices = study.matrices(tables.FULL, (0,), faces)
+    assert oracles[tables.BASELINE].asked == COUNT
+    assert Scores(matrices[0].sum(0)).per_class["l_eye"] == 0
+
+
+def test_every_row_has_its_interval(study):
+    _, folder = study
+    tables.table2(profile("embedded"), "shipped", (0, 1), None, folder / "results")
+    found = rows("table2", folder)
+    assert list(rows("table2", folder, "mean_f1_low")) == [f"{name} [95 % low]" for name in found]
+    assert list(rows("table2", folder, "mean_f1_high")) == [f"{name} [95 % high]" for name in found]
+
+
+def test_groups_are_written_with_table_2(study):
+    _, folder = study
+    tables.table2(profile("embedded"), "shipped", (0, 1), None, folder / "results")
+    found = rows("groups", folder)
+    tones = synthfaces("celeb/test").subset(range(COUNT)).attributes["skin_tone"].astype(float)
+    for low, high in ((0, 2), (2, 4), (4, 6), (6, 10)):
+        count = sum(low <= tone < high for tone in tones)
+        names = [name for name in found if f"{tables.FULL}, SynthFaces test, skin tone = {low} to {high} (" in name]
+        assert len(names) == bool(count)
+        assert all(f"(n = {count}: too few to compare)" in name for name in names)
+    assert all(row["seeds"] == [100, 100] for name, row in found.items() if tables.FULL in name)
+
+
+def test_groups_of_real_people(study, monkeypatch):
+    _, folder = study
+    faces = synthfaces("celeb/test").subset(range(COUNT))
+    people = replace(faces, groups={"gender": np.array(list("ffmf")), "age band": np.array(list("aabb"))})
+    monkeypatch.setattr(Source, "open", lambda self: people if self.split == "celeb/test" else faces)
+    tables.table2(profile("embedded"), "shipped", (0,), None, folder / "results")
+    found = [name.split(", ")[2] for name in rows("groups", folder) if name.startswith(tables.FULL)]
+    counts = ["gender = f (n = 3", "gender = m (n = 1", "age band = a (n = 2", "age band = b (n = 2"]
+    assert [name.split(":")[0] for name in found] == counts
+
+
+def test_tokens_of_the_cache_give_what_a_parser_answers_by_itself(tmp_path, monkeypatch):
+    """Two pictures in two batches, against a whole forward pass for each picture."""
+    monkeypatch.setenv("WSFP_CACHE", str(tmp_path))
+    parser, faces = load_parser("supervised"), synthfaces("lapa/test").subset(range(2))
+    fast = np.stack(list(predict_faces(parser, faces.weak, 1)))
+    slow = np.stack([parser.probabilities(faces.image(i)[None])[0].argmax(0).numpy() for i in range(2)])
+    assert fast.shape == slow.shape and len(np.unique(slow)) > 10
+    assert (fast == slow).mean() > 0.998  # tokens are kept at half precision
+    monkeypatch.setattr(Trunk, "forward", lambda *_: pytest.fail("computed again"))
+    assert (np.stack(list(predict_faces(parser, faces.weak, 2))) == fast).mean() > 0.9999
+
+
+def test_real_photographs_are_looked_at_as_parse_does_and_scored_in_what_their_points_outline(study, monkeypatch):
+    _, folder = study
+    monkeypatch.setattr(Oracle, "probabilities", lambda *_: pytest.fail("looked at as a rendered face"))
+    faces = synthfaces("celeb/test").subset(range(COUNT))
+    faces = replace(faces, weak=replace(faces.weak, framed=False), scored=SCORED)
+    found = tables.Study(profile("embedded"), "shipped", folder).matrices(tables.FULL, (0, 2), faces)
+    assert found.shape == (2, COUNT, 19, 19)
+    scores = Scores(found[1].sum(0), scored=faces.scored)
+    assert "hair" not in scores.per_class and scores.mean_f1 == 100
+
+
+def test_the_tables_train_the_light_parser():
+    with pytest.raises(InputError, match="train the light parser many times, paper has another"):
+        tables.Study(profile("paper"), "shipped")

@@ -1,0 +1,303 @@
+"""Time the fast procedures beside the literal ones, in one process, on the same numbers and threads.
+
+usage: python -m tools.bench [--results FOLDER]                  three rows, under two minutes on two cores
+       python -m tools.bench --pairs 30000 [--results FOLDER]    evaluate so many label pairs, and watch memory
+
+Three rows, ``tcd_step``, ``fcam_extraction`` and ``confusion_matrix``, each with the ratio of the median times
+(``speedup``), the worst difference between the results (``max_abs_diff``) and the memory that each side adds.  Both
+sides take turns, after a warm-up, so that a busy machine slows both.
+"""
+
+import argparse
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import numpy as np
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tools.reference import counts_by_class, fcam_by_views, tcd_by_pairs
+from wsfp_helpers.common.errors import InputError, exit_on_bad_input
+from wsfp_helpers.common.pictures import to_tensor
+from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.labels import CELEBAMASK, IGNORE, PROMPTS
+from wsfp_helpers.method.fcam import extract
+from wsfp_helpers.method.tcd import Objective, TcdConfig
+from wsfp_helpers.method.vit import Projector, vit_inputs
+from wsfp_helpers.nets.trunk import load_trunk
+from wsfp_helpers.nets.vlm import embedded_model, mini_flip
+from wsfp_helpers.profiles import profile
+from wsfp_helpers.score.confusion import confusion, evaluate_pairs
+from wsfp_helpers.tooling.results import row, write_results
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of the bench: median seconds of both sides, worst difference, megabytes that each side adds."""
+
+    name: str
+    seconds: float
+    reference_seconds: float
+    max_abs_diff: float
+    megabytes: float
+    reference_megabytes: float
+    first_seconds: float | None = None
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster than the reference."""
+        return self.reference_seconds / self.seconds
+
+    def rows(self) -> list[dict]:
+        """The comparison as rows of a results file."""
+        rows = [
+            row(self.name, "speedup", "times", [self.speedup]),
+            row(self.name, "max_abs_diff", "", [self.max_abs_diff]),
+            row(self.name, "seconds", "s", [self.seconds]),
+            row(self.name, "reference_seconds", "s", [self.reference_seconds]),
+            row(self.name, "memory", "MB", [self.megabytes]),
+            row(self.name, "reference_memory", "MB", [self.reference_megabytes]),
+        ]
+        if self.first_seconds is not None:
+            rows.append(row(self.name, "first_seconds", "s", [self.first_seconds]))
+        return rows
+
+    def line(self) -> str:
+        """The comparison as one line of text."""
+        text = (
+            f"{self.name:<18}{self.speedup:>7.1f}x faster  {1e3 * self.seconds:>9.2f} ms against "
+            f"{1e3 * self.reference_seconds:>9.2f} ms   difference {self.max_abs_diff:.1e}   "
+            f"memory {self.megabytes:.0f} MB against {self.reference_megabytes:.0f} MB"
+        )
+        if self.first_seconds is not None:
+            text += f"\n{'':<18}with an empty cache {1e3 * self.first_seconds:.0f} ms"
+        return text
+
+
+def compare(
+    name: str,
+    fast: Callable[[], object],
+    reference: Callable[[], object],
+    difference: Callable[[object, object], float],
+    seconds: float = 15,
+    repeats: int = 30,
+) -> Comparison:
+    """Run both sides in turns ``repeats`` times, fewer (but at least 3) when that takes more than ``seconds``."""
+    result, megabytes = _with_memory(fast)
+    reference_result, reference_megabytes = _with_memory(reference)
+    times, reference_times, start = [], [], time.perf_counter()
+    while len(times) < min(3, repeats) or (len(times) < repeats and time.perf_counter() - start < seconds):
+        for side, record in ((fast, times), (reference, reference_times)):
+            begin = time.perf_counter()
+            side()
+            record.append(time.perf_counter() - begin)
+    worst = difference(result, reference_result)
+    return Comparison(name, median(times), median(reference_times), worst, megabytes, reference_megabytes)
+
+
+def _with_memory(call: Callable[[], object]) -> tuple[object, float]:
+    """Result of ``call`` and by how many MB the memory of this process rose at its highest while it ran."""
+    process, done, peak = psutil.Process(), threading.Event(), 0
+    gc.collect()
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        result = call()
+    finally:
+        done.set()
+        watcher.join()
+    peak = max(peak, process.memory_info().rss)
+    return result, max(0, peak - before) / 2**20
+
+
+def tcd_step(batch: int = 4, repeats: int = 8) -> Comparison:
+    """Forward and backward of Eq. 3-16 on rendered faces, embedded profile, against loops over b, k and l.
+
+    A step starts at the ViT's class tokens and patch map, which are the same on both sides, and ends at their gradients
+    and the projector's.  The literal side runs the image-text model as open_clip builds it.  The difference is that of
+    all loss terms and gradients.
+    """
+    tcd = TcdConfig()
+    faces, vit = synthfaces("celeb/train").subset(range(batch)).weak, profile("embedded").model.build().eval()
+    vlm, plain_vlm = mini_flip(), embedded_model("mini_flip", folded=False)
+    objective, projector = Objective(tcd, vlm, base=False), Projector(out=vlm.text(PROMPTS).shape[-1])
+    pictures, labels = [faces.image(i) for i in range(batch)], torch.from_numpy(faces.labels).float()
+    shown = F.interpolate(to_tensor(pictures), (vlm.size, vlm.size))
+    with torch.no_grad():
+        output = vit(vit_inputs(vit, pictures))
+    output.class_tokens.requires_grad_()
+    output.patch_map.requires_grad_()
+    leaves = {"class_tokens": output.class_tokens, "patch_map": output.patch_map, **dict(projector.named_parameters())}
+
+    def finished(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        gradients = torch.autograd.grad(terms["loss"], list(leaves.values()))
+        return {name: term.detach() for name, term in terms.items()} | dict(zip(leaves, gradients, strict=True))
+
+    def fast() -> dict[str, Tensor]:
+        return finished(objective(output, projector(output.class_tokens[-1]), shown, labels)[1])
+
+    def encode_text(prompt: str) -> Tensor:
+        return plain_vlm.clip.encode_text(plain_vlm.tokenize([prompt]))[0]
+
+    def literal() -> dict[str, Tensor]:
+        v_cls = torch.stack([torch.stack([projector(token) for token in tokens]) for tokens in output.class_tokens[-1]])
+        return finished(
+            tcd_by_pairs(
+                output.patch_map.sigmoid(),
+                v_cls,
+                plain_vlm.prepare(shown),
+                labels,
+                plain_vlm.encode_image,
+                encode_text,
+                PROMPTS,
+                asdict(tcd),
+            )
+        )
+
+    def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+        return max(float((a[name] - value).abs().max()) for name, value in b.items())
+
+    return compare("tcd_step", fast, literal, difference, seconds=30, repeats=repeats)
+
+
+def fcam_extraction(images: int = 3, repeats: int = 8) -> Comparison:
+    """Maps of rendered faces, embedded profile, against one forward for every picture, scale and flip.
+
+    The trunk's features come from disk, where they are from the first run over a set of pictures on; that first run is
+    ``first_seconds``.  Both sides take the features in half precision, which is how they are defined.
+    """
+    faces, vit = synthfaces("celeb/train").subset(range(images)).weak, profile("embedded").model.build().eval()
+    trunk = load_trunk()
+
+    def forward(picture: Tensor, scale: float) -> tuple[list[Tensor], Tensor]:
+        tokens = trunk(trunk.prepare(picture, round(vit.size * scale / 16) * 16)).half().float()
+        attention: list[Tensor] = []
+        hooks = []
+        for block in vit.blocks:
+            block.attn.fused_attn = False
+            keep = lambda module, inputs, weights: attention.append(weights[0].mean(0))  # noqa: E731
+            hooks.append(block.attn.attn_drop.register_forward_hook(keep))
+        patch_map = vit(tokens).patch_map[0]
+        for hook in hooks:
+            hook.remove()
+        return attention, patch_map
+
+    def fast() -> list[np.ndarray]:
+        return [fcam.maps() for fcam in extract(vit, faces)]
+
+    def literal() -> list[np.ndarray]:
+        found = []
+        for i in range(images):
+            picture, labels = to_tensor([faces.image(i)])[0], faces.labels[i]
+            found.append(np.stack(list(fcam_by_views(forward, picture, labels, CELEBAMASK.flip_components).values())))
+        return found
+
+    def difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+        return max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True))
+
+    with TemporaryDirectory() as folder, patch.dict(os.environ, WSFP_CACHE=folder):
+        begin = time.perf_counter()
+        fast()
+        first = time.perf_counter() - begin
+        comparison = compare("fcam_extraction", fast, literal, difference, seconds=30, repeats=repeats)
+    return replace(comparison, first_seconds=first)
+
+
+def label_pairs(n: int, size: tuple[int, int] = (512, 512), seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """``n`` synthetic (prediction, truth) pairs ``(H, W)`` uint8 of 19 classes: patches, 80 % right, 2 % ignored."""
+    rng = np.random.default_rng(seed)
+    classes, patch = len(CELEBAMASK), 16
+    cells = rng.integers(0, classes, [side // patch + 1 for side in size], dtype=np.uint8)
+    truth = np.kron(cells, np.ones((patch, patch), np.uint8))[: size[0], : size[1]]
+    prediction = np.where(rng.random(size) < 0.8, truth, rng.integers(0, classes, size)).astype(np.uint8)
+    truth[rng.random(size) < 0.02] = IGNORE
+    for shift in rng.integers(0, size[1], n):
+        yield np.roll(prediction, shift, 1), np.roll(truth, shift, 1)
+
+
+def confusion_matrix(repeats: int = 200) -> Comparison:
+    """One pair of label maps of 512 x 512 pixels and 19 classes, against three boolean passes for every class."""
+    (prediction, truth), classes = next(label_pairs(1)), len(CELEBAMASK)
+
+    def difference(matrix: np.ndarray, counts: np.ndarray) -> float:
+        fast = np.stack([np.diagonal(matrix), matrix.sum(1), matrix.sum(0)], 1)
+        return float(np.abs(fast - counts).max())
+
+    return compare(
+        "confusion_matrix",
+        lambda: confusion(prediction, truth, classes),
+        lambda: counts_by_class(prediction, truth, classes),
+        difference,
+        repeats=repeats,
+    )
+
+
+def stream(pairs: int = 30_000, size: tuple[int, int] = (512, 512), say: Callable[[str], None] = print) -> list[dict]:
+    """Evaluate ``pairs`` synthetic label pairs one by one, and say after every tenth how much memory is in use.
+
+    Returns rows of a results file: seconds, and the growth of memory in MB from the first tenth to the end.
+    """
+    if pairs < 1:
+        raise InputError(f"expected at least 1 label pair, got {pairs}")
+    process, marks, start = psutil.Process(), [], time.perf_counter()
+
+    def watched() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for done, pair in enumerate(label_pairs(pairs, size), 1):
+            yield pair
+            if done % max(1, pairs // 10) == 0:
+                marks.append(process.memory_info().rss / 2**20)
+                say(f"{done:>8,} pairs {time.perf_counter() - start:8.1f} s {marks[-1]:8.1f} MB")
+
+    scores = evaluate_pairs(watched())
+    seconds, growth = time.perf_counter() - start, marks[-1] - marks[0]
+    say(f"mean F1 {scores.mean_f1:.2f} over {scores.images:,} pairs of {size[0]} x {size[1]}")
+    say(f"memory grew by {growth:.1f} MB")
+    name = f"{pairs} label pairs"
+    return [row(name, "seconds", "s", [seconds]), row(name, "memory_growth", "MB", [growth])]
+
+
+def run_bench(say: Callable[[str], None] = print) -> list[Comparison]:
+    """Measure all three rows, and say a line each."""
+    say(f"{torch.get_num_threads()} threads; median times, both sides in turns")
+    comparisons = []
+    for measure in (tcd_step, fcam_extraction, confusion_matrix):
+        comparisons.append(measure())
+        say(comparisons[-1].line())
+    return comparisons
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, help="evaluate so many label pairs instead")
+    parser.add_argument("--results", type=Path, help="also write a results file and its page to this folder")
+    chosen = parser.parse_args(arguments)
+    if chosen.pairs is None:
+        rows, name, command = [each for one in run_bench() for each in one.rows()], "bench", "python -m tools.bench"
+    else:
+        rows, name = stream(chosen.pairs), "stream"
+        command = f"python -m tools.bench --pairs {chosen.pairs}"
+    if chosen.results is not None:
+        write_results(name, command, rows, chosen.results)
+
+
+if __name__ == "__main__":
+    with exit_on_bad_input():
+        main()

@@ -1,0 +1,61 @@
+"""Where downloads and computed tables live: never inside the user's data folder."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pooch
+from tqdm.auto import tqdm
+
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import write_array
+
+
+def cache_dir() -> Path:
+    """Folder of everything wsfp downloads or computes once: ``$WSFP_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get("WSFP_CACHE") or pooch.os_cache("wsfp"))
+
+
+def data_dirs() -> list[Path]:
+    """Folders searched for data sets, in order: ``$WSFP_DATA`` when it is set, then :func:`cache_dir`."""
+    named = os.environ.get("WSFP_DATA")
+    return [*([Path(named)] if named else []), cache_dir()]
+
+
+def find(place: str) -> Path | None:
+    """``place`` in the first of :func:`data_dirs` that holds it, or ``None``."""
+    return next((folder / place for folder in data_dirs() if (folder / place).exists()), None)
+
+
+def require(place: str) -> Path:
+    """``place`` where :func:`find` finds it; raises :class:`InputError` when it does not."""
+    path = find(place)
+    if path is None:
+        raise InputError(f"no {place} below $WSFP_DATA: put your copy there, or run `wsfp doctor` to see what is found")
+    return path
+
+
+def label_table(name: str, ids: Sequence[str], row: Callable[[str], np.ndarray], sources: Iterable[Path]) -> np.ndarray:
+    """Image-level labels ``(n, K)`` uint8, row i being ``row(ids[i])``: computed once and kept in the cache.
+
+    The table is computed anew when ``ids`` or the path, size or time of one of the ``sources`` (the files, or the
+    folders when there are too many files) change.  It is written at the end, at once, so an interrupted run leaves
+    nothing behind.  Whatever ``row`` raises is passed on.
+    """
+    key = hashlib.sha256("\n".join(ids).encode())
+    for source in sources:
+        status = source.stat()
+        key.update(f"{source.resolve()}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+    path = cache_dir() / "labels" / f"{name}-{key.hexdigest()[:20]}.npy"
+    if path.is_file():
+        with suppress(ValueError, EOFError):  # damaged: computed anew
+            return np.load(path, allow_pickle=False)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = pool.map(row, ids)
+        table = np.array(list(tqdm(rows, f"{name}: image-level labels", len(ids), leave=False)), np.uint8)
+    write_array(path, table)
+    return table

@@ -1,0 +1,149 @@
+"""Weights on disk: written whole, described in the header, and read strictly.
+
+Everything of our own is a safetensors file whose header may hold facts as JSON.  What other projects publish (a state
+dict saved by torch) is read with ``weights_only=True``: no file can run code.
+"""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wsfp_helpers.common.configs import plain
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import atomic_path, existing_file
+
+_UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, AttributeError,
+)  # fmt: skip
+
+
+def save_weights(path: str | Path, weights: Mapping[str, Tensor], **about: object) -> None:
+    """Write tensors as safetensors, atomically, with ``about`` (JSON values) in the header."""
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    with atomic_path(path) as part:
+        save_file(tensors, part, metadata={key: json.dumps(plain(value)) for key, value in about.items()})
+
+
+def save_halved(path: str | Path, network: nn.Module, facts: Mapping[str, object]) -> None:
+    """Write a trained network, its kernels and matrices at half precision, with ``facts`` in the header.
+
+    Raises:
+        InputError: A weight is not finite, or would not be at half precision.
+    """
+    # What has one number a channel and the statistics of batch norms may exceed 65,504, and take no room.
+    halved = {name for name, parameter in network.named_parameters() if parameter.ndim > 1}
+    weights = {name: value.half() if name in halved else value for name, value in network.state_dict().items()}
+    wrong = next((name for name, value in weights.items() if not value.isfinite().all()), None)
+    if wrong is not None:
+        raise InputError(
+            f"{path} was not written: {wrong} has values that are not finite at half precision (infinite, or beyond "
+            f"65,504); did the training diverge?"
+        )
+    save_weights(path, weights, wsfp=facts)
+
+
+def read_weights(path: str | Path, what: str = "weights", advice: str = "write or download it again") -> dict:
+    """Tensors by name of a safetensors file, or of a state dict that torch saved.
+
+    Args:
+        path: The file; a state dict may lie below a key ``"state_dict"`` or ``"model"``.
+        what: What it should be, for the sentence of an error.
+        advice: What to do when it cannot be read.
+
+    Raises:
+        InputError: There is no such file, or it is truncated or of another format.
+    """
+    path = existing_file(path, what)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = content.get("state_dict", content.get("model", content))
+        return {name.removeprefix("module."): value for name, value in content.items() if torch.is_tensor(value)}
+    except _UNREADABLE as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} cannot be read as {what} ({why}): it is truncated or of another format; {advice}"
+        ) from error
+
+
+def read_about(path: str | Path, what: str = "weights") -> dict:
+    """What the header of a safetensors file of ours says: the ``about`` or ``facts`` that were written with it.
+
+    Raises:
+        InputError: There is no such file, it is truncated, or its header is not ours.
+    """
+    path = existing_file(path, what)
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+        about = {key: json.loads(value) for key, value in header.items() if key != "format"}
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{path} cannot be read as {what} ({error}): it is truncated or of another format; write it again"
+        ) from error
+    return about.get("wsfp", about)
+
+
+def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: object, advice: str) -> None:
+    """Give ``model`` the ``weights``, all of them and no others, at the model's own precision.
+
+    Args:
+        model: The network; its names and shapes are what is expected.
+        weights: Tensors by name.
+        path: Where they come from, for the sentence of an error.
+        advice: What to do when they do not fit.
+
+    Raises:
+        InputError: A name or shape differs; the first is named.
+    """
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        there, here = (tuple(side[name].shape) if name in side else "nothing" for side in (weights, wanted))
+        if there != here:
+            raise InputError(f"{path} is of another network: for {name} it has {there}, expected {here}; {advice}")
+    model.load_state_dict({name: value.to(wanted[name].dtype) for name, value in weights.items()})
+
+
+def save_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, **about: object) -> None:
+    """Write all that a training needs to go on: the ``modules`` by name, the optimiser, and ``about`` as JSON."""
+    state = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    for index, entry in optimiser.state_dict()["state"].items():
+        state |= {f"optimiser.{index}.{key}": value for key, value in entry.items() if value is not None}
+    save_weights(path, state, **about)
+
+
+def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> dict:
+    """Put back what :func:`save_state` wrote; returns its ``about``.
+
+    Raises:
+        InputError: The file is damaged, or of another model.
+    """
+    weights, advice = read_weights(path, "training state", "take a new run directory"), "take a new run directory"
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in weights.items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = value
+    for name, module in modules.items():
+        load_strictly(module, parts.get(name, {}), path, advice)
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts.get("optimiser", {}).items():
+        index, key = name.split(".", 1)
+        entries.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+    return read_about(path, "training state")
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Twelve hexadecimal digits that change with the weights, so that results of another model are not reused."""
+    digest = hashlib.sha256()
+    for weight in model.state_dict().values():
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,77 @@
+"""Configs as plain data: written as JSON, read back with their types, compared, printed and made into a key."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import dacite
+
+from wsfp_helpers.common.errors import InputError
+
+Config = TypeVar("Config")
+
+
+def plain(value: object) -> object:
+    """What JSON gives back of ``value``: dataclasses and mappings as dictionaries, tuples as lists, paths as text."""
+    return json.loads(json.dumps(value, default=_as_json))
+
+
+def _as_json(value: object) -> object:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def read_config(kind: type[Config], content: Any, where: object) -> Config:
+    """A dataclass from plain data, with its nested dataclasses and tuples; fields that are left out get their default.
+
+    Args:
+        kind: The dataclass.
+        content: What JSON gave for it.
+        where: The file it comes from, for the sentence of an error.
+
+    Raises:
+        InputError: A field is unknown, has a value of another type, or a value that the dataclass refuses.
+    """
+    try:
+        return dacite.from_dict(kind, content, dacite.Config(cast=[tuple], strict=True, type_hooks={float: _as_float}))
+    except (dacite.DaciteError, TypeError, ValueError, AttributeError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{where} does not hold a {kind.__name__} ({why}): choose another file, or make it again"
+        ) from error
+
+
+def _as_float(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, got {value}")
+    return float(value) if isinstance(value, int) else value
+
+
+def key_of(settings: object) -> str:
+    """Twelve hexadecimal digits that change with ``settings``, for the name of a folder."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=_as_json).encode()).hexdigest()[:12]
+
+
+def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[tuple[str, object, object]]:
+    """``(key, old value, new value)`` of all that differs, with dots for nested keys; ``None`` where it is missing."""
+    found = []
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append((f"{prefix}{key}", a, b))
+    return found
+
+
+def describe(config: Any, indent: str = "") -> str:
+    """Every field of a dataclass with its value, one a line; nested ones are indented unless they print themselves."""
+    lines = []
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        if dataclasses.is_dataclass(value) and type(value).__str__ is object.__str__:
+            lines += [f"{indent}{each.name}: {type(value).__name__}", describe(value, indent + "    ")]
+        else:
+            lines.append(f"{indent}{each.name:<{24 - len(indent)}} {value}")
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""What a result was made with: versions, revision, machine."""
+
+import os
+import platform
+import re
+import subprocess
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+PACKAGES = (
+    "wsfp-helpers", "torch", "torchvision", "timm", "open_clip_torch", "accelerate", "safetensors", "numpy", "pillow",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of :data:`PACKAGES`; ``None`` where one is not installed."""
+    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+
+
+def version(package: str) -> str | None:
+    """Version of an installed package, or ``None``."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+_CODE = (":/", ":!/docs", ":!/notebooks", ":!/*.md")
+
+
+@lru_cache
+def revision() -> str:
+    """Git revision of the course, ``-dirty`` when tracked code or data differ from it; ``"unknown"`` without git.
+
+    What a result cannot depend on does not count: docs (in which results are written), notebooks and texts.
+    """
+    try:
+        return _git("rev-parse", "--short=12", "HEAD") + (
+            "-dirty" if _git("status", "--porcelain", "-uno", "--", *_CODE) else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def knows_revision(name: str) -> bool:
+    """Whether ``name`` is a commit of the course's repository, or cannot be looked up because not all of it is here."""
+    if not re.fullmatch("[0-9a-f]{7,40}", name):
+        return False
+    try:
+        if _git("rev-parse", "--is-shallow-repository") == "true":
+            return True
+        _git("cat-file", "-e", f"{name}^{{commit}}")
+    except OSError:
+        return True
+    except subprocess.CalledProcessError:
+        return False
+    return True
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def machine() -> str:
+    """Processor and number of cores, as results files name them."""
+    return f"{_processor()}, {cpu_count()} cores"
+
+
+def cpu_count() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device() -> str:
+    """``"cuda"`` where there is one, else ``"cpu"``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,117 @@
+"""From activation maps to pseudo labels: a threshold for the background, then the strongest class (paper 3.1).
+
+Channel 0 is the constant theta, channel k + 1 the map of component k, and every pixel takes the strongest channel
+(docs/design.md, 1.6 and 9.17).  The maps hold only classes that the image-level label names, so an absent class is
+never written.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import claim_folder, existing
+from wsfp_helpers.common.pictures import read_label_map, write_index_png
+from wsfp_helpers.data.weak import WeakFaces
+from wsfp_helpers.labels import CELEBAMASK
+from wsfp_helpers.method.fcam import Fcam, FcamFolder
+from wsfp_helpers.palette import PALETTE
+
+
+def pseudo_label(fcam: Fcam, theta: float = 0.5, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Pseudo label ``(H, W)`` uint8 of one face: the class with the strongest map where it exceeds ``theta``, else 0.
+
+    ``size`` is ``(H, W)``, by default that of the picture.  Each map spans [0, 1], so for ``theta`` below 1 every
+    present class has at least one pixel above it.
+    """
+    _check_theta(theta)
+    classes, values = strongest(fcam, size)
+    return np.where(values > np.float32(theta), classes, 0).astype(np.uint8)
+
+
+def strongest(fcam: Fcam, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Class id ``(H, W)`` uint8 and value ``(H, W)`` float32 in [0, 1] of the strongest map of every pixel.
+
+    Of equal maps the first class counts; without any present class both are 0.
+    """
+    if not len(fcam.classes):
+        shape = tuple(size or fcam.size)
+        return np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+    values, positions = torch.from_numpy(fcam.maps(size)).max(0)
+    class_ids = torch.from_numpy(np.asarray(fcam.classes, np.int64) + 1).to(torch.uint8)
+    return class_ids[positions].numpy(), values.numpy()
+
+
+def write_pseudo_labels(
+    fcams: FcamFolder | str | Path,
+    out: str | Path,
+    theta: float = 0.5,
+    size: tuple[int, int] | None = None,
+    workers: int = 1,
+) -> Path:
+    """Write the pseudo label of every map of a folder as an index PNG ``OUT/ID.png``; returns ``out``.
+
+    Streams with one face at a time in each of ``workers`` processes.  Started again, it keeps every PNG that is whole
+    and not older than its map.  Raises :class:`InputError` when ``out`` holds labels made with another setting.
+    """
+    _check_theta(theta)
+    if workers < 1:
+        raise InputError(f"{workers} processes for pseudo labels: expected 1 or more")
+    folder, out = fcams if isinstance(fcams, FcamFolder) else FcamFolder(fcams), Path(out)
+    folder[0]  # so that weights of anything else are refused before the folder is claimed
+    source = folder.paths[0].parent.resolve()
+    settings = {"theta": float(theta), "size": None if size is None else list(size), "fcams": str(source)}
+    claim_folder(out, settings, "pseudo labels", "*.png")
+    chunks = [list(chunk) for chunk in np.array_split(range(len(folder)), min(len(folder), 32 * workers))]
+    work = partial(_write_chunk, source, out, theta, size)
+    with tqdm(total=len(folder), desc="pseudo labels", unit="image", leave=False) as bar:
+        if workers == 1:
+            for chunk in chunks:
+                bar.update(work(chunk))
+        else:
+            # Spawned, not forked: a fork of a process whose threads are at work inside torch can hang.
+            with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+                for done in pool.map(work, chunks):
+                    bar.update(done)
+    return out
+
+
+def _write_chunk(path: Path, out: Path, theta: float, size: tuple[int, int] | None, indices: Sequence[int]) -> int:
+    folder = FcamFolder(path)
+    for i in indices:
+        target = out / f"{folder.ids[i]}.png"
+        if not _is_whole(target, folder.paths[i]):
+            write_index_png(target, pseudo_label(folder[i], theta, size), PALETTE)
+    return len(indices)
+
+
+def _is_whole(png: Path, source: Path) -> bool:
+    if not png.exists() or png.stat().st_mtime_ns < source.stat().st_mtime_ns:
+        return False
+    try:
+        read_label_map(png, len(CELEBAMASK))
+    except InputError:
+        return False
+    return True
+
+
+def _check_theta(theta: float) -> None:
+    if not 0 <= theta <= 1:
+        raise InputError(f"theta is {theta}: expected a threshold from 0 to 1, the range of the maps")
+
+
+def check_labels(labels: str | Path, faces: WeakFaces) -> Path:
+    """The folder of pseudo labels ``ID.png``; raises :class:`InputError` when there is none, or one is missing."""
+    folder = existing(labels, "folder of pseudo labels")
+    if missing := [key for key in faces.ids if not (folder / f"{key}.png").exists()]:
+        raise InputError(
+            f"{folder} lacks {len(missing):,} of {len(faces):,} pseudo labels, the first is {missing[0]}.png: run "
+            f"`wsfp pseudo` on the FCAMs of the whole training set, it goes on where it stopped"
+        )
+    return folder

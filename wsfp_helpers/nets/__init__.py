@@ -1,0 +1,1 @@
+"""The frozen networks that the method builds on."""

@@ -1,0 +1,264 @@
+"""Figures of the notebooks: titled, labelled, safe for colour-blind eyes, and always with alternative text.
+
+Every function that draws returns a matplotlib ``Figure``; :func:`show` puts it on the page and closes it.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import display
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.labels import CELEBAMASK, IGNORE, Scheme
+from wsfp_helpers.palette import paint
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, darkest contrasts first; series also differ in hatch, marker and line style."""
+
+HATCHES, MARKERS, LINES = ("", "//", "..", "xx", "\\\\", "oo", "--"), "osD^vPX", ("-", "--", "-.", ":")
+MAP_COLOURS = "viridis"
+DPI = 110
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure as PNG with ``alt`` as its alternative text, and close it; raises as :func:`show_png`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+    plt.close(figure)
+    show_png(buffer.getvalue(), alt)
+
+
+def show_png(data: bytes, alt: str) -> None:
+    """Display the bytes of a PNG file with ``alt`` as its alternative text.
+
+    JupyterLab shows a bare PNG without alternative text, so the output also has an ``img`` element, which it and
+    nbconvert prefer; other viewers take the PNG with ``alt`` in its metadata.  Raises :class:`InputError` without text.
+    """
+    if not alt.strip():
+        raise InputError("a figure needs alternative text: say in alt=... what one sees")
+    png = base64.b64encode(data).decode()
+    image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}" style="max-width: 100%">'
+    display(
+        {"text/html": image, "image/png": png, "text/plain": f"[figure: {alt}]"},
+        metadata={"alt": alt, "image/png": {"alt": alt}},
+        raw=True,
+    )
+
+
+def overlay(image: np.ndarray, label_map: np.ndarray, scheme: Scheme = CELEBAMASK, opacity: float = 0.55) -> np.ndarray:
+    """Fig. 4: picture ``(H, W, 3)`` uint8 under the colours of a label map ``(H, W)``, but for background and 255."""
+    painted = paint(label_map, scheme)
+    mixed = (1 - opacity) * image + opacity * painted
+    clear = (label_map == 0) | (label_map == IGNORE)
+    return np.where(clear[..., None], image, np.round(mixed)).astype(np.uint8)
+
+
+def heat(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
+    """Map ``(h, w)`` in [0, 1], enlarged to the picture ``(H, W, 3)`` uint8, in colours on its grey copy; uint8."""
+    size = image.shape[1::-1]
+    enlarged = np.array(Image.fromarray(np.asarray(activation, np.float32)).resize(size, Image.Resampling.BILINEAR))
+    colours = 255 * colormaps[MAP_COLOURS](enlarged)[..., :3]
+    return (0.35 * image.mean(2, keepdims=True) + 0.65 * colours).astype(np.uint8)
+
+
+def gallery(
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[str],
+    title: str = "",
+    columns: int = 6,
+    size: float = 1.9,
+    classes: Sequence[int] = (),
+    scheme: Scheme = CELEBAMASK,
+) -> Figure:
+    """Pictures ``(H, W, 3)`` in a grid, each with its title; ``classes`` are listed in a legend of the palette."""
+    columns = min(columns, len(pictures))
+    figure, axes = _grid(len(pictures), columns, size, title)
+    for axis, picture, name in zip(axes, pictures, titles, strict=True):
+        axis.imshow(picture, interpolation="nearest" if len(picture) < 64 else None)
+        axis.set_title(name, fontsize=9)
+    if len(classes):
+        _class_legend(figure, classes, scheme)
+    return figure
+
+
+def face_and_map(
+    image: np.ndarray, label_map: np.ndarray, scheme: Scheme = CELEBAMASK, title: str = "A face and its label map"
+) -> Figure:
+    """Picture, label map and both together, with a legend of the classes that the map has."""
+    present = [value for value in np.unique(label_map) if value != 0]
+    return gallery(
+        [image, paint(label_map, scheme), overlay(image, label_map, scheme)],
+        ["picture", "label map", "both"], title, columns=3, size=2.9, classes=present, scheme=scheme,
+    )  # fmt: skip
+
+
+def fcam_sheet(
+    image: np.ndarray, maps: np.ndarray, names: Sequence[str], title: str = "Facial component activation maps",
+    columns: int = 6,
+) -> Figure:  # fmt: skip
+    """Fig. 3, Fig. 5: the picture, then a panel for each class: maps ``(P, H, W)`` in [0, 1] over the grey picture."""
+    if len(maps) != len(names):
+        raise InputError(f"a sheet of {len(maps)} maps needs as many names, got {len(names)}")
+    figure, axes = _grid(len(maps) + 1, min(columns, len(maps) + 1), 1.9, title)
+    axes[0].imshow(image)
+    axes[0].set_title("picture", fontsize=9)
+    height, width = image.shape[:2]
+    for axis, activation, name in zip(axes[1:], maps, names, strict=True):
+        axis.imshow(np.asarray(image).mean(2), cmap="gray", vmin=0, vmax=255)
+        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+        axis.imshow(activation, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=0.65, extent=extent, interpolation="bilinear")
+        axis.set_title(name, fontsize=9)
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), MAP_COLOURS), ax=list(axes), shrink=0.7, pad=0.01)
+    bar.set_label("activation")
+    return figure
+
+
+def heatmap(
+    table: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, label: str,
+    row_label: str = "", column_label: str = "", digits: int | None = 2, centre: float | None = None,
+) -> Figure:  # fmt: skip
+    """Table ``(R, C)`` as colours with its numbers (``digits=None``: none); NaN stays white.
+
+    ``centre`` (say 1 for a lift, 0 for a difference) takes a diverging scale with its middle there.
+    """
+    table = np.asarray(table, float)
+    if table.shape != (len(rows), len(columns)):
+        raise InputError(f"heatmap: table {table.shape} with {len(rows)} row and {len(columns)} column names")
+    size = (max(5.0, 1.9 + 0.45 * len(columns)), max(2.4, 1.3 + 0.36 * len(rows)))
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    norm = Normalize() if centre is None else CenteredNorm(centre)
+    drawn = axis.imshow(
+        np.ma.masked_invalid(table), cmap="cividis" if centre is None else "PuOr_r", norm=norm, aspect="auto"
+    )
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=9)
+    axis.set_yticks(range(len(rows)), rows, fontsize=9)
+    axis.set(title=title, xlabel=column_label, ylabel=row_label)
+    figure.colorbar(drawn, ax=axis, label=label, shrink=0.85)
+    if digits is not None:
+        for (row, column), value in np.ndenumerate(table):
+            if np.isfinite(value):
+                light = sum(drawn.cmap(norm(value))[:3]) > 1.6
+                ink = "black" if light else "white"
+                axis.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=ink)
+    return figure
+
+
+def bars(
+    series: Mapping[str, Sequence[float]], names: Sequence[str], title: str, label: str,
+    errors: Mapping[str, Sequence[float]] | None = None, category_label: str = "",
+) -> Figure:  # fmt: skip
+    """Grouped bars: a group for each name, a bar in it for each series; ``errors`` are half-lengths of whiskers."""
+    inches = np.clip(0.3 * len(names) * (len(series) + 1), 6, 11)
+    figure, axis = plt.subplots(figsize=(inches, 3.4), layout="constrained")
+    places, width = np.arange(len(names)), 0.8 / len(series)
+    for i, (name, values) in enumerate(series.items()):
+        axis.bar(
+            places + (i - (len(series) - 1) / 2) * width, values, width, label=name, color=COLOURS[i % len(COLOURS)],
+            hatch=HATCHES[i % len(HATCHES)], edgecolor="white", linewidth=0.5,
+            yerr=(errors or {}).get(name), capsize=2,
+        )  # fmt: skip
+    turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(names) > 6 else {}
+    axis.set_xticks(places, names, fontsize=9, **turn)
+    axis.set(title=title, ylabel=label, xlabel=category_label)
+    _finish(axis, len(series) > 1)
+    return figure
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x_label: str, y_label: str,
+    marks: bool = False, log: bool = False,
+) -> Figure:  # fmt: skip
+    """Lines, one for each name of ``series`` with its (x, y); ``marks`` shows the points, ``log`` scales y."""
+    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for i, (name, (x, y)) in enumerate(series.items()):
+        axis.plot(
+            x, y, label=name, color=COLOURS[i % len(COLOURS)], linestyle=LINES[i % len(LINES)], linewidth=1.8,
+            marker=MARKERS[i % len(MARKERS)] if marks else None, markersize=5,
+        )  # fmt: skip
+    axis.set(title=title, xlabel=x_label, ylabel=y_label)
+    if log:
+        axis.set_yscale("log")
+    _finish(axis, len(series) > 1)
+    return figure
+
+
+def seed_bars(values: Mapping[str, Sequence[float | None]], title: str, label: str) -> Figure:
+    """Horizontal bars, one for each name of ``values``: the mean over the seeds, with a dot for each seed."""
+    figure, axis = plt.subplots(figsize=(7.5, 1.1 + 0.34 * len(values)), layout="constrained")
+    for place, seeds in enumerate(values.values()):
+        known = [value for value in seeds if value is not None]
+        if known:
+            axis.barh(place, np.mean(known), 0.66, color=COLOURS[5])
+            axis.plot(known, np.full(len(known), place), "o", color=COLOURS[6], markersize=4, alpha=0.8)
+    axis.set_yticks(range(len(values)), values, fontsize=9)
+    axis.set(title=title, xlabel=f"{label}; bar: mean, dots: single seeds")
+    axis.invert_yaxis()
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
+    return figure
+
+
+def seed_curves(series: Mapping[str, Mapping[float, Sequence[float | None]]], title: str, label: str) -> Figure:
+    """One panel for each name of ``series``: means over the seeds against the value, with a dot for each seed."""
+    columns = min(3, len(series))
+    rows = -(-len(series) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.7 * columns, 2.1 * rows + 0.5), layout="constrained", sharey=True, squeeze=False
+    )
+    for axis in axes.flat[len(series) :]:
+        axis.set_axis_off()
+    for axis, (name, points) in zip(axes.flat, series.items(), strict=False):
+        known = {x: [value for value in seeds if value is not None] for x, seeds in sorted(points.items())}
+        means = [np.mean(seeds) if seeds else np.nan for seeds in known.values()]
+        axis.plot(list(known), means, "o-", color=COLOURS[0])
+        for x, seeds in known.items():
+            axis.plot(np.full(len(seeds), x), seeds, "o", color=COLOURS[6], markersize=3, alpha=0.6)
+        axis.set_xticks(list(known))
+        axis.set(xlabel=name)
+        axis.margins(x=0.15)
+        _finish(axis, False)
+    figure.suptitle(f"{title} (line: mean, small dots: single seeds)", fontsize=11)
+    figure.supylabel(label, fontsize=10)
+    return figure
+
+
+def _finish(axis: Axes, legend: bool) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", alpha=0.3)
+    axis.set_axisbelow(True)
+    if legend:
+        axis.figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+
+
+def _grid(count: int, columns: int, size: float, title: str) -> tuple[Figure, np.ndarray]:
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(size * columns, (size + 0.25) * rows + 0.4), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figure.suptitle(title, fontsize=11)
+    return figure, axes.ravel()[:count]
+
+
+def _class_legend(figure: Figure, classes: Sequence[int], scheme: Scheme) -> None:
+    entries = [
+        Patch(
+            facecolor=paint(np.array([[value]]), scheme)[0, 0] / 255, edgecolor="black", linewidth=0.4,
+            label="ignored" if value == IGNORE else scheme.words[value],
+        )
+        for value in classes
+    ]  # fmt: skip
+    figure.legend(handles=entries, loc="outside lower center", ncols=7, fontsize=8, frameon=False, handlelength=1.2)

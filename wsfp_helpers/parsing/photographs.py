@@ -1,0 +1,190 @@
+"""``wsfp parse``: label maps of one's own photographs, and sheets to look at them; ``wsfp predict``: of a test set."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm.auto import tqdm
+
+from wsfp_helpers.common.checkpoints import fingerprint
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import atomic_path, claim_folder, existing
+from wsfp_helpers.common.pictures import read_image, write_index_png
+from wsfp_helpers.data.folder import SUFFIXES
+from wsfp_helpers.data.weak import WeakFaces
+from wsfp_helpers.labels import CELEBAMASK
+from wsfp_helpers.palette import PALETTE, paint
+from wsfp_helpers.parsing.load import load_parser
+from wsfp_helpers.parsing.zoom import FaceParser, Parsed, ZoomSettings
+
+SMALL, FLAT = 32, 4.0
+"""A photograph with a shorter side in pixels, or a standard deviation of its values, below these shows no face."""
+SHEETS = "sheets"
+PER_SHEET = 20
+SURE = 0.75
+"""A photograph whose face has less mean confidence than this in the closest look gets a warning."""
+
+_TILE, _LINE = 240, 18
+
+
+@dataclass
+class ParseReport:
+    """What was done: label maps written, and by photograph's name what was doubtful and what could not be read.
+
+    ``skipped`` are the names of files in the folder that are not in a format that is read.
+    """
+
+    skipped: list[str]
+    written: list[Path] = field(default_factory=list)
+    sheets: list[Path] = field(default_factory=list)
+    warnings: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.written)} label maps written, to look at: {', '.join(map(str, self.sheets)) or 'none'}"]
+        lines += [f"warning: {name}: {text}" for name, text in self.warnings.items()]
+        lines += [f"failed: {name}: {text}" for name, text in self.failed.items()]
+        if self.skipped:
+            lines.append(
+                f"skipped: {len(self.skipped)} files of other formats than {', '.join(SUFFIXES)}, the first is "
+                f"{self.skipped[0]}: convert photographs to JPEG"
+            )
+        return "\n".join(lines)
+
+
+def parse_photographs(source: str | Path, out: str | Path, parser: str | Path | FaceParser = "weak") -> ParseReport:
+    """Parse a photograph or every photograph of a folder; write ``out/NAME.png`` and overlay sheets in ``out/sheets``.
+
+    A label map is an index PNG of the 19 classes with the size that the photograph has on a screen (its EXIF
+    orientation applied).  A photograph that cannot be read is named in ``failed`` and the others go on; one without a
+    clear face gets an answer and a warning.  ``out`` may hold what this parser has written before: maps of the same
+    names are replaced, sheets are kept and numbered on.  Raises :class:`InputError` when there is nothing to do, when
+    ``out`` is the folder of the photographs or holds PNG files of anything else, another parser's maps among them, or
+    when two photographs would get the same name.
+    """
+    photographs, skipped = find_photographs(source)
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: expected a folder for the label maps; choose another")
+    if out.resolve() == photographs[0].parent.resolve():
+        raise InputError(
+            f"{out} is the folder of the photographs, which could be overwritten: choose another for --out"
+        )
+    stems = [path.stem for path in photographs]
+    if len(set(stems)) != len(stems):
+        twice = next(stem for stem in stems if stems.count(stem) > 1)
+        raise InputError(f"two photographs in {source} are called {twice!r}, and so would be their maps: rename one")
+    parser = parser if isinstance(parser, FaceParser) else load_parser(parser)
+    settings = {"parser": fingerprint(parser.network)}
+    report, tiles = ParseReport(skipped), []
+    for photograph in tqdm(photographs, desc="parse", unit="photograph", leave=False, disable=len(photographs) == 1):
+        try:
+            image = read_image(photograph)
+        except (InputError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+            report.failed[photograph.name] = str(error)
+            continue
+        parsed = parser.parse(image)
+        label_map, _ = parsed.label_map()
+        path = out / f"{photograph.stem}.png"
+        if not report.written:  # only now, so that a call that can read no photograph leaves no folder behind
+            claim_folder(out, settings, "label maps", "*.png")
+        write_index_png(path, label_map, PALETTE)
+        report.written.append(path)
+        if doubt := find_doubt(parsed, image):
+            report.warnings[photograph.name] = doubt
+        tiles.append(_tile(image, label_map, photograph.name, doubt))
+        if len(tiles) == PER_SHEET:
+            report.sheets.append(_write_sheet(tiles, out / SHEETS))
+            tiles = []
+    if tiles:
+        report.sheets.append(_write_sheet(tiles, out / SHEETS))
+    return report
+
+
+def predict_set(faces: WeakFaces, out: str | Path, parser: str | Path | FaceParser) -> Path:
+    """Write the label map of every picture of a test set as ``out/ID.png``, with the picture's size; returns ``out``.
+
+    Photographs are parsed as :func:`parse_photographs` does.  Faces framed as the training pictures are seen once, as
+    a whole, averaged with the mirror image.  Maps that are there are kept.  Raises :class:`InputError` when ``out``
+    holds maps of another parser or set.
+    """
+    out, parser = Path(out), parser if isinstance(parser, FaceParser) else load_parser(parser)
+    claim_folder(out, {"parser": fingerprint(parser.network), "faces": faces.name}, "label maps", "*.png")
+    settings = ZoomSettings(most=0) if faces.framed else ZoomSettings()
+    for index, key in enumerate(tqdm(faces.ids, desc=f"predict, {faces.name}", unit="face", leave=False)):
+        path = out / f"{key}.png"
+        if not path.exists():
+            write_index_png(path, parser.predict(faces.image(index), settings)[0], PALETTE)
+    return out
+
+
+def find_photographs(source: str | Path) -> tuple[list[Path], list[str]]:
+    """The photograph ``source``, or those directly in the folder ``source``, by name; and the names of other files.
+
+    Hidden files are left out.
+    """
+    source = existing(source, "photograph or folder")
+    files = [source] if source.is_file() else [p for p in source.iterdir() if p.is_file() and p.name[0] != "."]
+    found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InputError(f"no photographs at {source}: expected {', '.join(SUFFIXES)} files; convert others to JPEG")
+    return found, sorted(path.name for path in files if path.suffix.lower() not in SUFFIXES)
+
+
+def find_doubt(parsed: Parsed, image: np.ndarray) -> str:
+    """Why the answer for a photograph ``(H, W, 3)`` uint8 may be wrong, in one sentence, or an empty text."""
+    height, width = image.shape[:2]
+    if min(height, width) < SMALL:
+        return f"too small ({width} x {height} pixels): the map is a guess"
+    if image[::4, ::4].std() < FLAT:
+        return "hardly any contrast: the map is a guess"
+    if parsed.face is None:
+        return "no face was found: the map is a guess"
+    if parsed.certainty < SURE:
+        return f"low confidence ({parsed.certainty:.2f}): is the face frontal, sharp and well lit?"
+    return ""
+
+
+def _tile(image: np.ndarray, label_map: np.ndarray, name: str, doubt: str) -> Image.Image:
+    """Photograph and overlay side by side with the name below, ``2 * _TILE`` pixels wide."""
+    photograph = Image.fromarray(image)
+    photograph.thumbnail((_TILE, _TILE), Image.Resampling.BICUBIC, reducing_gap=3)
+    small = Image.fromarray(label_map).resize(photograph.size, Image.Resampling.NEAREST)
+    colours = Image.fromarray(paint(np.array(small)))
+    overlay = Image.blend(photograph, colours, 0.6)
+    tile = Image.new("RGB", (2 * _TILE, _TILE + _LINE), "white")
+    for start, picture in ((0, photograph), (_TILE, overlay)):
+        tile.paste(picture, (start + (_TILE - picture.width) // 2, (_TILE - picture.height) // 2))
+    text = f"{name}  (!) {doubt.partition(':')[0]}" if doubt else name
+    ImageDraw.Draw(tile).text((4, _TILE + 2), text[:76], "#b00000" if doubt else "black", ImageFont.load_default(12))
+    return tile
+
+
+def _write_sheet(tiles: list[Image.Image], folder: Path) -> Path:
+    """Write a sheet with the first number of ``folder`` that is free."""
+    columns = min(2, len(tiles))
+    rows = -(-len(tiles) // columns)
+    legend = list(_legend(2 * _TILE * columns))
+    sheet = Image.new("RGB", (2 * _TILE * columns, rows * tiles[0].height + _LINE * (1 + legend[-1][1])), "white")
+    for place, tile in enumerate(tiles):
+        sheet.paste(tile, (place % columns * tile.width, place // columns * tile.height))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for k, (x, line) in enumerate(legend):
+        y = rows * tiles[0].height + line * _LINE
+        draw.rectangle((x, y + 2, x + 12, y + 14), tuple(PALETTE[k].tolist()), "black")
+        draw.text((x + 16, y + 1), CELEBAMASK.words[k], "black", font)
+    numbered = (folder / f"sheet_{number:03d}.png" for number in count(1))
+    path = next(path for path in numbered if not path.exists())
+    with atomic_path(path) as part:
+        sheet.save(part, format="PNG")
+    return path
+
+
+def _legend(width: int) -> Iterator[tuple[int, int]]:
+    """Places (x in pixels, line) of the colour keys of the 19 classes."""
+    columns = width // 110
+    for k in range(len(CELEBAMASK)):
+        yield 4 + k % columns * 110, k // columns

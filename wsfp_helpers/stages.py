@@ -1,0 +1,298 @@
+"""The stages of a profile, each from a folder to a folder: the one way to train, label, parse, score and key a run.
+
+Commands, tables, ablations and scripts call these.  Every stage may be interrupted and started again with the same
+arguments; other arguments in the same folder are refused.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from PIL import Image
+from tqdm.auto import tqdm
+
+from wsfp_helpers.common.checkpoints import fingerprint
+from wsfp_helpers.common.configs import key_of, read_config
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import ASSETS, atomic_path, existing, existing_file, read_json, write_json
+from wsfp_helpers.common.machine import device
+from wsfp_helpers.common.pictures import read_label_map
+from wsfp_helpers.common.runs import CONFIG, start_run
+from wsfp_helpers.data.faces import Faces
+from wsfp_helpers.data.weak import WeakFaces
+from wsfp_helpers.detect.base import PHRASES, Detector
+from wsfp_helpers.detect.boxes import (
+    Boxes,
+    check_complete,
+    detect_dataset,
+    merge_boxes,
+    read_boxes,
+    shard_path,
+    shipped_boxes,
+)
+from wsfp_helpers.detect.load import load_detector
+from wsfp_helpers.labels import CELEBAMASK, COMPONENTS
+from wsfp_helpers.method import ccd
+from wsfp_helpers.method.fcam import FcamFolder, extract_to_folder
+from wsfp_helpers.method.pseudo import check_labels, write_pseudo_labels
+from wsfp_helpers.method.train import MODEL, load_model, train
+from wsfp_helpers.method.vit import MultiClassTokenViT
+from wsfp_helpers.nets.trunk import features
+from wsfp_helpers.parsing.deeplab import DeepLabConfig
+from wsfp_helpers.parsing.fit import remove_state
+from wsfp_helpers.parsing.light import LightParser, ParserConfig
+from wsfp_helpers.parsing.zoom import FaceParser
+from wsfp_helpers.profiles import Profile, profile
+from wsfp_helpers.score.confusion import confusions
+
+SHIPPED = "shipped"
+"""In place of a boxes file: the boxes of SynthFaces-19 that come with the package."""
+PARSER = "parser.safetensors"
+"""The trained parser in its run directory."""
+_READING = "run.json"
+
+
+def run_ccd(
+    config: Profile,
+    out: str | Path,
+    part: str = "train",
+    weights: str | Path | None = None,
+    text_encoder: str | Path | None = None,
+    seed: int = 0,
+    images: bool = False,
+    shard: tuple[int, int] = (0, 1),
+) -> dict | None:
+    """Detect components into ``out/boxes.jsonl`` and report what CCD does in ``out/report.json`` (section 3.3).
+
+    ``shard=(i, n)`` only detects the i-th of n shares and returns ``None``; the call without it joins them.
+    ``images=True`` also writes the authors' offline set: ``out/masked/ID.png`` and ``out/labels.csv`` with y-hat.
+    """
+    faces, boxes = config.faces(part).weak, Path(out) / "boxes.jsonl"
+    detector = load_detector(config.detector, weights, text_encoder, device())
+    if shard[1] > 1:
+        detect_dataset(faces, detector, boxes, shard=shard)
+        return None
+    records, masking = _detect(faces, detector, boxes), config.ccd or ccd.CCDConfig()
+    report = ccd.report_ccd(faces, records, masking, seed)
+    write_json(Path(out) / "report.json", report)
+    if images:
+        _write_masked(ccd.mask_faces(faces, records, masking, seed), Path(out))
+    return report
+
+
+def _detect(faces: WeakFaces, detector: Detector, boxes: Path) -> Boxes:
+    if not boxes.exists() and (shares := sorted(boxes.parent.glob("boxes.*-of-*.jsonl"))):
+        count = int(shares[0].stem.rpartition("-")[2])
+        for number in range(count):
+            existing(shard_path(boxes, number, count), f"share {number} of {count} of the boxes")
+        merge_boxes(boxes, count, faces)
+    return read_boxes(detect_dataset(faces, detector, boxes, PHRASES))
+
+
+def _write_masked(masked: WeakFaces, out: Path) -> None:
+    for i, key in enumerate(tqdm(masked.ids, desc="masked images", unit="image")):
+        with atomic_path(out / "masked" / f"{key}.png") as part:
+            Image.fromarray(masked.image(i)).save(part, format="PNG")
+    rows = [",".join([key, *map(str, y)]) for key, y in zip(masked.ids, masked.labels.tolist(), strict=True)]
+    with atomic_path(out / "labels.csv") as part:
+        part.write_text("\n".join([",".join(["id", *COMPONENTS]), *rows]) + "\n", encoding="utf-8")
+
+
+def format_ccd(report: Mapping) -> str:
+    """The report of :func:`run_ccd` as text: a line for each component, then the labels before and after."""
+    counts = ("present", "found", "accepted", "masked")
+    heads = "".join(f"{count:>10}" for count in counts) + "".join(f"{test:>8}" for test in ccd.TESTS)
+    lines = [f"{report['images']} images; candidates rejected by: {', '.join(ccd.TESTS)}", f"{'':8}{heads}"]
+    for component, row in report["components"].items():
+        cells = "".join(f"{row[count]:10d}" for count in counts)
+        lines.append(f"{component:8}{cells}" + "".join(f"{row['rejected'][test]:8d}" for test in ccd.TESTS))
+    before, after = report["labels"]["before"], report["labels"]["after"]
+    changed = [f"{name} {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]
+    return "\n".join([*lines, f"labels that changed: {', '.join(changed) or 'none'}"])
+
+
+def open_boxes(boxes: str | Path, config: Profile) -> Boxes:
+    """Boxes of a profile's training set: those of a file, or :data:`SHIPPED`."""
+    return shipped_boxes(config.train_data.split) if str(boxes) == SHIPPED else read_boxes(boxes)
+
+
+def name_boxes(boxes: str | Path) -> str:
+    """Name of boxes by which results of others are told apart: :data:`SHIPPED`, or a digest of the file."""
+    if str(boxes) == SHIPPED:
+        return SHIPPED
+    content = existing_file(boxes, "boxes file", "boxes.jsonl").read_bytes()
+    return f"boxes-{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def run_train(
+    config: Profile,
+    out: str | Path,
+    boxes: str | Path = SHIPPED,
+    redraw: bool = False,
+    mix_originals: bool = False,
+) -> Path:
+    """Train the class-token ViT of a profile in the run directory ``out`` (section 3.2-3.4); returns ``out``.
+
+    Args:
+        config: With ``ccd=None`` nothing is masked, with ``train.tcd=None`` the text-guided losses are left out:
+            without both it is the baseline, MCTformer+.  ``train.seed`` is the seed of all.
+        out: A finished run is left as it is.
+        boxes: Boxes file for CCD, or :data:`SHIPPED`.
+        redraw: Draws the masks anew in each epoch.
+        mix_originals: Trains on the unmasked pictures as well.
+
+    Raises:
+        InputError: ``out`` is of another run, the boxes do not fit, or options of masking without CCD.
+    """
+    seed, faces = config.train.seed, config.faces("train").weak
+    masking = {"boxes": None, "redraw": redraw, "mix_originals": mix_originals}
+    data: WeakFaces | Callable[[int], WeakFaces] = faces
+    if config.ccd is None:
+        if redraw or mix_originals:
+            raise InputError("redraw and mix_originals say how CCD masks pictures: leave them out, or use CCD")
+    else:
+        records, masking["boxes"] = open_boxes(boxes, config), name_boxes(boxes)
+        check_complete(records, faces, f"the boxes of {boxes}")
+
+        def mask(epoch: int | None = None) -> WeakFaces:
+            return ccd.mask_faces(faces, records, config.ccd, seed, epoch, mix_originals)
+
+        data = mask()  # also with redraw: boxes that cannot be used are refused before the folder is claimed
+        data = mask if redraw else data
+    vit = config.model.build(seed)
+    vlm = config.load_vlm() if config.train.tcd is not None else None
+    with PartialState().main_process_first():
+        out = start_run(out, {"profile": asdict(config), **masking}, seed)
+    if not (out / MODEL).exists():
+        train(vit, data, config.train, out, vlm)
+    return out
+
+
+def run_keyed(config: Profile, boxes: str | Path, work: Path) -> Path:
+    """:func:`run_train` in a folder of ``work`` that is named by all that the trained network depends on."""
+    vlm = fingerprint(config.load_vlm().clip) if config.train.tcd is not None else None
+    key = key_of({"profile": config, "boxes": name_boxes(boxes) if config.ccd else None, "vlm": vlm})
+    return run_train(config, work / f"{key}-seed{config.train.seed}", boxes)
+
+
+def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:
+    """The trained network of a run directory and the profile that it was made with.
+
+    Raises:
+        InputError: The folder is no run, or its training has not ended.
+    """
+    folder = Path(folder)
+    about = existing(folder / CONFIG, "run directory")
+    try:
+        content = read_json(about)["config"]
+        stored, masked = content["profile"], content["boxes"] is not None
+        made = read_config(Profile, stored, about)
+    except (KeyError, TypeError, InputError) as error:
+        raise InputError(f"{about} is not that of a run of `wsfp train`: choose the run directory of one") from error
+    model = existing(folder / MODEL, "trained model (did the training end? start it again)")
+    return load_model(made.model.empty(), model), made if masked else replace(made, ccd=None)
+
+
+def load_shipped(name: str = "full") -> MultiClassTokenViT:
+    """A trained network of the embedded world (card: assets/fcam.md): ``"base"``, ``"ccd"`` or ``"full"``, seed 0."""
+    if name not in ("base", "ccd", "full"):
+        raise InputError(f"unknown shipped model {name!r}: expected base, ccd or full")
+    return load_model(profile("embedded").model.empty(), ASSETS / f"fcam_{name}.safetensors")
+
+
+def run_fcam(run: str | Path, out: str | Path, part: str = "train", shard: tuple[int, int] = (0, 1)) -> FcamFolder:
+    """Extract the FCAMs of ``part`` with the model of a run directory; what is there already is kept."""
+    vit, config = load_run(run)
+    fcams = extract_to_folder(vit.to(device()), config.faces(part).weak, out, config.fcam, shard)
+    write_json(Path(out) / _READING, {"theta": config.theta})
+    return fcams
+
+
+def run_pseudo(fcams: str | Path, out: str | Path, theta: float | None = None, workers: int = 1) -> Path:
+    """Pseudo labels of a folder of FCAMs, by default at the ``theta`` of the run that they are of; returns ``out``."""
+    if theta is None:
+        reading = Path(fcams) / _READING
+        theta = read_json(reading)["theta"] if reading.exists() else profile("paper").theta
+    return write_pseudo_labels(fcams, out, theta, workers=workers)
+
+
+def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int = 0) -> Path:
+    """Train the parser of a profile on a folder of pseudo labels, ``labels/ID.png``; returns its file in ``out``.
+
+    Raises:
+        InputError: A label is missing, or ``out`` is of another run.
+    """
+    faces = config.faces("train").weak
+    facts = {"profile": config.name, "labels": str(labels)}
+    return train_parser(config.parser, faces, read_targets(labels, faces), Path(out), facts, seed)
+
+
+def read_targets(labels: str | Path, faces: WeakFaces) -> Callable[[int], np.ndarray]:
+    """What a parser is trained with: the pseudo label ``(H, W)`` uint8 of the i-th face, from ``labels/ID.png``.
+
+    Raises:
+        InputError: A label is missing.
+    """
+    folder = check_labels(labels, faces)
+
+    def target(index: int) -> np.ndarray:
+        return read_label_map(folder / f"{faces.ids[index]}.png", len(CELEBAMASK))
+
+    return target
+
+
+def train_parser(
+    settings: ParserConfig | DeepLabConfig,
+    faces: WeakFaces,
+    target: Callable[[int], np.ndarray],
+    out: Path,
+    facts: Mapping[str, object],
+    seed: int = 0,
+    desc: str = "parser",
+) -> Path:
+    """Train a parser in the run directory ``out``; a finished one is left as it is.
+
+    Args:
+        settings: Network and training.
+        faces: Pictures and image-level labels.
+        target: Gives the label map ``(H, W)`` uint8 that a picture is trained with.
+        out: The run directory.
+        facts: What the training depends on beside ``settings``: kept in the run and in the header of the file.
+        seed: Of everything random.
+        desc: Words of the progress bar.
+
+    Returns:
+        The parser's file.
+    """
+    out = start_run(out, {"parser": settings, **facts}, seed)
+    path = out / PARSER
+    if not path.exists():
+        settings.train(faces, target, seed=seed, folder=out, desc=desc).save(path, **facts, seed=seed)
+    remove_state(out)
+    return path
+
+
+def predict_faces(parser: FaceParser, faces: WeakFaces, batch: int = 8) -> Iterator[np.ndarray]:
+    """Label maps ``(H, W)`` uint8 of a set: as ``wsfp parse`` gives them where faces have to be looked for.
+
+    Framed faces (all of the parser's own size) are seen once, as a whole, averaged with their mirror image; the trunk's
+    tokens of both come from the disk cache, so that they are computed once for all light parsers.
+    """
+    if not faces.framed:
+        yield from (parser.predict(faces.image(i))[0] for i in range(len(faces)))
+        return
+    for start in range(0, len(faces), batch):
+        pictures = np.stack([faces.image(i) for i in range(start, min(start + batch, len(faces)))])
+        known = {}
+        if isinstance(parser, LightParser):
+            known["tokens"] = features([*pictures, *pictures[:, :, ::-1]], parser.trunk).float()
+        yield from parser.probabilities(pictures, **known).argmax(1).byte().numpy()
+
+
+def score_parser(parser: FaceParser, faces: Faces, desc: str = "scores") -> np.ndarray:
+    """Confusion matrices ``(n, 19, 19)`` of a parser on a test set, one a picture."""
+    found = tqdm(predict_faces(parser, faces.weak), f"{desc}, {faces.name}", len(faces), unit="face", leave=False)
+    return confusions(zip(found, (faces.label_map(i) for i in range(len(faces))), strict=True))

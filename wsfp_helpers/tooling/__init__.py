@@ -1,0 +1,1 @@
+"""Commands around the course: ablations, tables, results, doctor, verify."""

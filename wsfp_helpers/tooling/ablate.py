@@ -1,0 +1,166 @@
+"""The ablations of paper 4.3 on the pseudo labels of a training subset: each row over seeds, resumable.
+
+A row is a change of the profile.  Its run directory is keyed by the profile and the seed, so rows that two tables share
+are trained once, and a killed table goes on where it was.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.common.configs import key_of
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import read_json, write_json
+from wsfp_helpers.common.machine import device
+from wsfp_helpers.data.weak import uniform_subset
+from wsfp_helpers.method.fcam import FcamConfig, extract
+from wsfp_helpers.method.pseudo import pseudo_label
+from wsfp_helpers.method.tcd import TcdConfig
+from wsfp_helpers.method.train import MODEL, load_model
+from wsfp_helpers.profiles import Profile
+from wsfp_helpers.score.confusion import Scores
+from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
+from wsfp_helpers.stages import run_keyed
+from wsfp_helpers.tooling.results import scores_row, write_results
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a change of the profile."""
+
+    name: str
+    """What the table calls it."""
+    ccd: bool = True
+    """Whether pictures are masked."""
+    tcd: TcdConfig | None = None
+    """The text-guided losses, or none."""
+    vlm: str | None = None
+    """Another image-text model."""
+    fcam: FcamConfig | None = None
+    """Another way to read the maps out of the same trained network."""
+
+    def change(self, config: Profile, seed: int) -> Profile:
+        """The profile of this row: what its training depends on."""
+        training = replace(config.train, tcd=self.tcd, seed=seed)
+        return replace(config, train=training, ccd=config.ccd if self.ccd else None, vlm=self.vlm or config.vlm)
+
+
+def table3(config: Profile) -> list[Row]:
+    """Table 3: the baseline MCTformer+, with CCD, with both."""
+    return [Row("Base.", ccd=False), Row("Base. + CCD"), Row("Base. + CCD + TCD", tcd=config.train.tcd)]
+
+
+def table4(config: Profile) -> list[Row]:
+    """Table 4: the terms of TCD added one after the other, all rows with CCD."""
+    steps = {
+        "pos_cls": {"alpha0"}, "+ pos_ffc": {"alpha1"}, "+ neg_cls": {"beta0"}, "+ neg_ffc": {"beta1"},
+        "+ neg_bfc": {"beta2"}, "+ reg": {"reg"},
+    }  # fmt: skip
+    rows, left = [], set().union(*steps.values())
+    for name, added in steps.items():
+        left = left - added
+        rows.append(Row(name, tcd=replace(config.train.tcd, **dict.fromkeys(left, 0.0))))
+    return rows
+
+
+FIG6 = {
+    "alpha0": (0.8, 1.2, 1.8),
+    "alpha1": (0.2, 0.23, 0.26),
+    "reg": (0.02, 0.05, 0.06),
+    "beta0": (2.06, 2.1, 2.16),
+    "beta1": (0.07, 0.1, 0.12),
+    "beta2": (0.014, 0.017, 0.019),
+}
+"""Ends of the ranges of Fig. 6, with the paper's own value between them."""
+
+
+def fig6(config: Profile) -> list[Row]:
+    """Fig. 6: one loss weight changed at a time."""
+    return [
+        Row(f"{weight} = {value}", tcd=replace(config.train.tcd, **{weight: value}))
+        for weight, values in FIG6.items()
+        for value in values
+    ]
+
+
+def vlm(config: Profile) -> list[Row]:
+    """Section 4.3.4: a general and the face image-text model."""
+    models = {"general": config.general_vlm, "faces": config.vlm}
+    return [
+        Row(f"{model.replace('_', '-').upper().replace('MINI', 'mini')} ({kind})", tcd=config.train.tcd, vlm=model)
+        for kind, model in models.items()
+    ]
+
+
+def variants(config: Profile) -> list[Row]:
+    """Ways to make a map of one trained network (docs/design.md, 1.5): which evidence, with affinity or not."""
+    return [
+        Row(
+            f"{variant}, {'affinity' if affinity else 'no affinity'}",
+            tcd=config.train.tcd,
+            fcam=FcamConfig(scales=(1.0,), variant=variant, affinity=affinity),
+        )
+        for variant in ("fused", "patch", "attention")
+        for affinity in (True, False)
+    ]
+
+
+TABLES = {"table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm, "variants": variants}
+
+
+def ablate(
+    table: str,
+    config: Profile,
+    boxes: str | Path,
+    seeds: Sequence[int] = (0, 1, 2),
+    folder: Path | None = None,
+    subset: int | None = None,
+) -> dict[str, list[Scores]]:
+    """Scores by row of a table of :data:`TABLES`, one for each seed; a row that was measured before is read.
+
+    Args:
+        table: A key of :data:`TABLES`.
+        config: The profile that the rows change.
+        boxes: Boxes of the training set.
+        seeds: One training each.
+        folder: The run directories are in ``ablate/`` below it (default: the cache).
+        subset: Training pictures that are scored (default: the profile's).
+    """
+    if table not in TABLES:
+        raise InputError(f"unknown ablation {table!r}: expected one of {', '.join(TABLES)}")
+    rows = TABLES[table](config)
+    scores: dict[str, list[Scores]] = {row.name: [] for row in rows}
+    for seed in seeds:
+        for row in rows:
+            measured = measure(row, config, boxes, seed, (folder or cache_dir()) / "ablate", subset)
+            scores[row.name].append(measured)
+            print(f"{table}  seed {seed}  {row.name:24} mean F1 {measured.mean_f1:5.1f}", flush=True)
+    return scores
+
+
+def measure(row: Row, config: Profile, boxes: str | Path, seed: int, work: Path, subset: int | None = None) -> Scores:
+    """Train one row with one seed and score the pseudo labels of the training subset against the label maps.
+
+    Training is given pictures and image-level labels; the label maps are opened after it has ended.
+    """
+    run = run_keyed(row.change(config, seed), boxes, work)
+    subset, fcam = subset or config.subset, row.fcam or config.fcam
+    known = run / f"pseudo_{key_of({'fcam': fcam, 'theta': config.theta, 'subset': subset})}.json"
+    if not known.exists():
+        vit = load_model(config.model.empty(), run / MODEL)
+        faces = config.faces("train")
+        faces = faces.subset(uniform_subset(len(faces), subset))
+        labels = (pseudo_label(each, config.theta) for each in extract(vit.to(device()), faces.weak, fcam))
+        write_json(known, {"row": row.name, "matrix": score_pseudo_labels(labels, faces).matrix})
+    return Scores(np.array(read_json(known)["matrix"]), images=subset)
+
+
+def write_table(
+    table: str, scores: Mapping[str, Sequence[Scores]], seeds: Sequence[int], config: Profile, results: Path
+) -> Path:
+    """Write ``TABLE.json`` and its page to the folder ``results``; returns the results file."""
+    command = f"wsfp ablate {table} --profile {config.name} --seeds {','.join(map(str, seeds))}"
+    return write_results(table, command, [scores_row(name, each) for name, each in scores.items()], results)

@@ -1,0 +1,319 @@
+"""Results files: every number in the docs comes from a JSON file that a command wrote, and its page is made from it.
+
+``docs/results/NAME.json`` is ``{"command", "revision", "machine", "date", "rows": [...]}``; a row is ``{"name",
+"metric", "unit", "seeds": [values], "per_class": {class: [values]}}`` with one value per seed, where ``None`` is an
+absent class.  ``NAME.md``, and for tables a plot ``NAME.png``, are made from it and never written by hand.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import atomic_path, existing, read_json, write_json
+from wsfp_helpers.common.machine import knows_revision, machine, revision
+from wsfp_helpers.labels import CELEBAMASK, Scheme
+from wsfp_helpers.score.confusion import POLICY, Scores, pooled
+from wsfp_helpers.score.intervals import Intervals, bootstrap
+
+_ROOT = Path(__file__).parents[2]
+FOLDER = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path()) / "docs" / "results"
+"""The clone's results, which the docs show; without a clone those below the working directory.  Commands write to
+another place unless they are told this one, as ``make results`` does."""
+
+KEYS = ("command", "revision", "machine", "date", "rows")
+ROW_KEYS = ("name", "metric", "unit", "seeds", "per_class")
+
+LOW, HIGH = " [95 % low]", " [95 % high]"
+"""Ends of the names of the two rows (metrics ``mean_f1_low``, ``mean_f1_high``) that hold a row's interval."""
+INTERVAL = (
+    "Intervals are of the mean over the seeds: a bootstrap over images (1,000 draws, the same images for every seed). "
+    "They tell about other images of the same kind; what another training changes is in the standard deviation."
+)
+_RENDERED = "A rendered face, framed as in training, is looked at once, as a whole, averaged with its mirror image"
+_PHOTOGRAPH = "a photograph of FRL London as `wsfp parse` does, as a whole and then closer at its face"
+ABOUT = {
+    "table1": f"Pseudo masks: of all 686 training faces.  Parsers: {_RENDERED[0].lower()}{_RENDERED[1:]}.",
+    "table2": f"{_RENDERED}; {_PHOTOGRAPH}.  LaPa-like and Helen-like: 19 classes become 11 by place (mode geometric); "
+    "in LaPa-like ears count as skin.",
+    "groups": f"{_RENDERED}; {_PHOTOGRAPH}.  SynthFaces shows a rendered person twice; both count.  A class that a "
+    "group lacks and that is claimed on a few pixels counts as 0 in its mean (glasses = none: the class eye_g), so "
+    "compare methods within a group rather than groups.",
+    "fairness": "The shipped parsers on the people of FRL London, by what the people said of themselves.  Intervals of "
+    "neighbouring groups that overlap are no evidence of a difference, and hardly any group is large enough for more.",
+    **dict.fromkeys(
+        ("table3", "table4", "fig6", "vlm", "variants"),
+        "Pseudo labels of a part of the training faces, as in the paper: in the embedded world 229 of 686.",
+    ),
+}
+"""What a reader has to know of the numbers of a page."""
+PLOTTED = {
+    "table1": "Table 1: pseudo masks, and parsers on val and test",
+    "table2": "Table 2: parsers on other faces",
+    "table3": "Table 3: pseudo labels with CCD and TCD",
+    "table4": "Table 4: the terms of TCD, added one by one",
+    "vlm": "Section 4.3.4: which image-text model",
+    "fig6": "Fig. 6: one loss weight changed at a time",
+    "variants": "Ways to read the maps of one network",
+}
+"""Titles of the plots; these pages show ``NAME.png``, drawn from the mean F1 of their rows."""
+FEW = 10
+"""Groups of fewer images have no interval and are marked as too few to compare."""
+
+
+def row(
+    name: str, metric: str, unit: str, seeds: Sequence[float], per_class: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, object]:
+    """One row: ``seeds`` has one value per seed, and so has each class of ``per_class``.  NaN becomes ``None``."""
+    per_class = {key: [_plain(value) for value in values] for key, values in (per_class or {}).items()}
+    return {
+        "name": name, "metric": metric, "unit": unit, "seeds": [_plain(value) for value in seeds],
+        "per_class": per_class,
+    }  # fmt: skip
+
+
+def scores_row(name: str, scores: Sequence[Scores]) -> dict[str, object]:
+    """The row of mean F1 (metric ``mean_f1``, percent) and F1 by class of one :class:`Scores` a seed."""
+    per_class = {key: [each.per_class[key] for each in scores] for key in scores[0].per_class}
+    return row(name, "mean_f1", "percent", [each.mean_f1 for each in scores], per_class)
+
+
+def scored_rows(
+    name: str, matrices: np.ndarray, scheme: Scheme = CELEBAMASK, scored: Sequence[str] | None = None
+) -> list[dict[str, object]]:
+    """The row of :func:`scores_row` from matrices ``(S, n, C, C)``, one a seed and image, and those of its interval.
+
+    The interval of the mean over the seeds (:func:`wsfp_helpers.score.intervals.bootstrap`) is one value for all seeds.
+    """
+    scores = scores_row(name, [pooled(each, scheme, scored) for each in matrices])
+    return [scores, *_interval_rows(name, bootstrap(matrices, scheme, scored=scored))]
+
+
+def group_rows(
+    name: str,
+    matrices: np.ndarray,
+    groups: Mapping[str, Sequence],
+    scheme: Scheme = CELEBAMASK,
+    scored: Sequence[str] | None = None,
+) -> list[dict[str, object]]:
+    """Rows ``NAME, gender = female (n = 49)`` of mean F1 with its interval, for every group of every column.
+
+    ``matrices`` ``(S, n, C, C)``; each column of ``groups`` has one value an image.
+    """
+    rows = []
+    for title, column in groups.items():
+        column = np.asarray([str(value) for value in column])
+        for group in np.unique(column):
+            chosen = matrices[:, column == group]
+            count = chosen.shape[1]
+            label = f"{name}, {title} = {group} (n = {count}{': too few to compare' if count < FEW else ''})"
+            means = [pooled(each, scheme, scored).mean_f1 for each in chosen]
+            rows.append(row(label, "mean_f1", "percent", means))
+            if count >= FEW:
+                rows += _interval_rows(label, bootstrap(chosen, scheme, scored=scored))
+    return rows
+
+
+def _interval_rows(name: str, interval: Intervals) -> list[dict[str, object]]:
+    ends = zip((LOW, HIGH), ("mean_f1_low", "mean_f1_high"), interval.mean_f1, strict=True)
+    return [row(name + end, metric, "percent", [value]) for end, metric, value in ends]
+
+
+def write_results(name: str, command: str, rows: Sequence[Mapping], folder: str | Path) -> Path:
+    """Write ``NAME.json`` with revision, machine and date, and its page ``NAME.md``; returns the JSON file's path.
+
+    Args:
+        name: What the page is called.
+        command: What a reader types to get the numbers again.
+        rows: As :func:`row` makes them.
+        folder: Where both are written.
+
+    Raises:
+        InputError: A row has another shape.
+    """
+    path = Path(folder) / f"{name}.json"
+    content = {
+        "command": command,
+        "revision": revision(),
+        "machine": f"{machine()}, {psutil.virtual_memory().total / 2**30:.0f} GB memory, torch {torch.__version__}",
+        "date": datetime.now().astimezone().isoformat("T", "seconds"),
+        "rows": [dict(each) for each in rows],
+    }
+    _check(content, path)
+    write_json(path, content)
+    _write_page(path)
+    return path
+
+
+def read_results(name: str, folder: str | Path = FOLDER) -> dict:
+    """Content of ``NAME.json``; raises :class:`InputError` naming the file when it is missing or of another shape."""
+    path = existing(Path(folder) / f"{name}.json", "results file")
+    content = read_json(path)
+    _check(content, path)
+    return content
+
+
+def format_page(name: str, content: Mapping) -> str:
+    """The Markdown page of a results file: what was run, one table of all rows, one of the classes.
+
+    Rows of :func:`scored_rows` that hold the ends of an interval become a column.
+    """
+    ends = {r["name"]: r["seeds"][0] for r in content["rows"] if r["name"].endswith((LOW, HIGH))}
+    rows = [r for r in content["rows"] if r["name"] not in ends]
+    lines = [f"# {name.replace('_', ' ')}", "", f"Made from `{name}.json`; do not edit.", ""]
+    if name in ABOUT:
+        lines += [ABOUT[name], ""]
+    lines += [
+        f"- Command: `{content['command']}`",
+        f"- Revision: {content['revision']}",
+        f"- Machine: {content['machine']}",
+        f"- Date: {content['date']}",
+        "",
+        f"| name | metric | value |{' 95 % interval |' * bool(ends)} unit | seeds |",
+        f"| --- | --- | ---: |{' ---: |' * bool(ends)} --- | ---: |",
+    ]
+    for r in rows:
+        known = r["name"] + LOW in ends
+        interval = f" {_number(ends[r['name'] + LOW])} to {_number(ends[r['name'] + HIGH])} |" if known else " |"
+        lines.append(
+            f"| {r['name']} | {r['metric']} | {summary(r['seeds'])} |{interval * bool(ends)} {r['unit']} "
+            f"| {len(r['seeds'])} |"
+        )
+    if name in PLOTTED:
+        lines += ["", f"![{_alt(name, rows)}]({name}.png)"]
+    lines += ["", "With several seeds: mean ± standard deviation over the seeds."]
+    if ends:
+        lines += ["", INTERVAL]
+    if any(r["metric"] == "mean_f1" for r in rows):
+        lines += ["", f"F1: {POLICY}."]
+    detailed = [r for r in rows if r["per_class"]]
+    if detailed:
+        classes = dict.fromkeys(key for r in detailed for key in r["per_class"])
+        lines += ["", "## By class", "", "| class | " + " | ".join(r["name"] for r in detailed) + " |"]
+        lines += ["| --- |" + " ---: |" * len(detailed)]
+        for key in classes:
+            cells = (summary(r["per_class"][key]) if key in r["per_class"] else "" for r in detailed)
+            lines.append(f"| {key} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def summary(values: Sequence[float | None]) -> str:
+    """Mean ± sample standard deviation as text; one value alone has no spread; absent values are left out."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = sum(known) / len(known)
+    if len(known) == 1:
+        return _number(mean)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in known) / (len(known) - 1))
+    return f"{_number(mean)} ± {_number(spread)}"
+
+
+def check_pages(folder: str | Path = FOLDER) -> list[str]:
+    """One sentence for every results file that cannot be traced, or whose page or plot is missing or differs.
+
+    A results file can be traced when it names a commit of this repository, without ``-dirty``.  Pages and plots without
+    a results file are named as well.
+    """
+    folder, problems = Path(folder), []
+    for path in sorted(folder.glob("*.json")):
+        page, content = path.with_suffix(".md"), read_results(path.stem, folder)
+        if not knows_revision(content["revision"]):
+            problems.append(f"{path} was made at {content['revision']}, which is no commit: make it from a clean clone")
+        if not page.exists():
+            problems.append(f"{path} has no page: write it with write_pages()")
+        elif page.read_text(encoding="utf-8") != format_page(path.stem, content):
+            problems.append(f"{page} differs from its results file: write it again with write_pages()")
+        if path.stem in PLOTTED and _drawn_from(path.with_suffix(".png")) != _digest(content):
+            problems.append(
+                f"{path.with_suffix('.png')} is not drawn from its results file: write it with write_pages()"
+            )
+    for page in sorted([*folder.glob("*.md"), *folder.glob("*.png")]):
+        if page.name != "README.md" and not page.with_suffix(".json").exists():
+            problems.append(f"{page} has no results file")
+    return problems
+
+
+def write_pages(folder: str | Path = FOLDER) -> None:
+    """Render every page again, and draw the plots."""
+    for path in sorted(Path(folder).glob("*.json")):
+        _write_page(path)
+
+
+def _write_page(path: Path) -> None:
+    content = read_results(path.stem, path.parent)
+    if path.stem in PLOTTED:
+        _draw(path.stem, content, path.with_suffix(".png"))
+    with atomic_path(path.with_suffix(".md")) as part:
+        part.write_text(format_page(path.stem, content), encoding="utf-8")
+
+
+def _draw(name: str, content: Mapping, path: Path) -> None:
+    # Here, because commands that draw nothing need not wait for matplotlib.
+    import matplotlib.pyplot as plt
+
+    from wsfp_helpers.notebook.plots import seed_bars, seed_curves
+
+    values = {r["name"]: r["seeds"] for r in content["rows"] if r["metric"] == "mean_f1"}
+    if name == "fig6":
+        figure = seed_curves(_by_weight(values), PLOTTED[name], "mean F1 (%)")
+    else:
+        figure = seed_bars(values, PLOTTED[name], "mean F1 (%)")
+    with atomic_path(path) as part:
+        figure.savefig(part, format="png", dpi=90, metadata={"Comment": _digest(content)})
+    plt.close(figure)
+
+
+def _by_weight(values: Mapping[str, Sequence]) -> dict[str, dict[float, Sequence]]:
+    """Rows called ``alpha0 = 0.8`` by weight and value."""
+    series: dict[str, dict[float, Sequence]] = {}
+    for name, seeds in values.items():
+        weight, _, value = name.partition(" = ")
+        series.setdefault(weight, {})[float(value)] = seeds
+    return series
+
+
+def _alt(name: str, rows: Sequence[Mapping]) -> str:
+    """Alternative text of a plot: what kind it is, and the numbers in it."""
+    numbers = "; ".join(f"{r['name']} {summary(r['seeds'])}" for r in rows if r["metric"] == "mean_f1")
+    kind = "Lines of mean F1 against each weight" if name == "fig6" else "Bars of mean F1"
+    return f"{kind}, in percent, with a dot for each seed: {numbers}"
+
+
+def _digest(content: Mapping) -> str:
+    return hashlib.sha256(json.dumps(content["rows"]).encode()).hexdigest()
+
+
+def _drawn_from(plot: Path) -> str | None:
+    """What :func:`_draw` left in a plot about the rows that it shows."""
+    if not plot.exists():
+        return None
+    with Image.open(plot) as picture:
+        return picture.info.get("Comment")
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value == 0 or 0.01 <= abs(value) < 1e6 else f"{value:.1e}"
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _check(content: object, path: str | Path) -> None:
+    if not isinstance(content, Mapping) or tuple(content) != KEYS:
+        raise InputError(f"{path} is not a results file: expected an object with {', '.join(KEYS)}")
+    for each in content["rows"]:
+        if tuple(each) != ROW_KEYS:
+            raise InputError(f"{path} has a row with {', '.join(each)}: expected {', '.join(ROW_KEYS)}")
+        lengths = {len(each["seeds"])} | {len(values) for values in each["per_class"].values()}
+        if lengths == {0} or len(lengths) != 1:
+            raise InputError(f"{path}: row {each['name']!r} needs one value per seed, also for every class")
