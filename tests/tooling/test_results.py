@@ -39,7 +39,7 @@ def traced(monkeypatch):
     monkeypatch.setattr(results, "knows_revision", lambda name: True)
 
 
-WAITING = {"detector", "eq1", "fairness", "groups", "parsers", "stream", "table2", "variants"}
+WAITING = {"detector", "fairness", "groups", "parsers", "stream", "table2"}
 """Results that are measured again from a clean commit after this one."""
 
 
