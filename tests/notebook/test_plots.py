@@ -7,10 +7,12 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.container import BarContainer
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
+from seaborn.utils import relative_luminance
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.notebook import plots
@@ -110,18 +112,47 @@ def test_a_sheet_has_one_panel_a_class_on_one_scale():
         plots.fcam_sheet(np.zeros((16, 16, 3), np.uint8), maps, ["skin"])
 
 
-def test_a_heat_map_writes_numbers_that_can_be_read():
-    table = np.array([[0.0, 1.0, np.nan], [2.0, 0.5, 1.5]])
-    figure = plots.heatmap(table, ["a", "b"], ["x", "y", "z"], "Lift", "lift", "given", "present", centre=1)
+@pytest.mark.parametrize("centre", [None, 1])
+def test_a_heat_map_writes_numbers_that_can_be_read(centre):
+    table = np.append(np.linspace(0, 2, 29), np.nan).reshape(3, 10)
+    rows, columns = ["a", "b", "c"], [f"x{i}" for i in range(10)]
+    figure = plots.heatmap(table, rows, columns, "Lift", "lift", "given", "present", centre=centre)
+    axis, bar = figure.axes
+    known = np.argwhere(np.isfinite(table))
+    assert [text.get_text() for text in axis.texts] == [f"{table[y, x]:.2f}" for y, x in known]
+    assert [text.get_position() for text in axis.texts] == [(x + 0.5, y + 0.5) for y, x in known]
+    assert [label.get_text() for label in axis.get_yticklabels()] == rows and axis.get_ylim() == (3, 0)
+    assert [label.get_text() for label in axis.get_xticklabels()] == columns
+    assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("Lift", "present", "given")
+    assert bar.get_ylabel() == "lift"
+    (cells,) = axis.collections
+    assert getattr(cells.norm, "vcenter", None) == centre
+    np.testing.assert_allclose(cells.to_rgba(1.0), matplotlib.colormaps["PuOr_r" if centre else "cividis"](0.5))
+    for text, (y, x) in zip(axis.texts, known, strict=True):
+        dark, light = sorted(map(relative_luminance, (cells.to_rgba(table[y, x]), text.get_color())))
+        assert (light + 0.05) / (dark + 0.05) > 4.5  # what W3C asks of small text
+
+
+def test_a_heat_map_leaves_unknown_numbers_white():
+    figure = plots.heatmap(np.array([[0.0, np.nan], [np.inf, 0.5]]), ["a", "b"], ["x", "y"], "Title", "share")
     axis = figure.axes[0]
-    assert [text.get_text() for text in axis.texts] == ["0.00", "1.00", "2.00", "0.50", "1.50"]
-    assert axis.images[0].norm.vcenter == 1 and axis.get_xlabel() == "present" and axis.get_title() == "Lift"
-    for text in axis.texts:
-        x, y = (round(place) for place in text.get_position())
-        ground = axis.images[0].to_rgba(table)[y, x, :3] @ (0.2126, 0.7152, 0.0722)
-        ink = np.dot(to_rgb(text.get_color()), (0.2126, 0.7152, 0.0722))
-        assert abs(ground - ink) > 0.35
-    with pytest.raises(InputError, match="heatmap"):
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3]
+
+    def cell(x, y):
+        (left, bottom), (right, top) = axis.transData.transform([(x + 0.1, y + 0.9), (x + 0.9, y + 0.1)]).round()
+        return drawn[int(bottom) : int(top), int(left) : int(right)]
+
+    assert (cell(1, 0) == 255).all() and (cell(0, 1) == 255).all()
+    assert np.median(cell(0, 0)) < 50 and [text.get_text() for text in axis.texts] == ["0.00", "0.50"]
+
+
+def test_a_heat_map_can_leave_its_numbers_out_and_names_a_wrong_shape():
+    table = np.array([[0.0, 1.0, np.nan], [2.0, 0.5, 1.5]])
+    assert not plots.heatmap(table, ["a", "b"], ["x", "y", "z"], "Lift", "lift", digits=None).axes[0].texts
+    whole = plots.heatmap(table, ["a", "b"], ["x", "y", "z"], "Lift", "lift", digits=0).axes[0]
+    assert [text.get_text() for text in whole.texts] == ["0", "1", "2", "0", "2"]
+    with pytest.raises(InputError, match=r"heatmap: table \(2, 3\) with 1 row and 3 column names"):
         plots.heatmap(table, ["a"], ["x", "y", "z"], "Lift", "lift")
 
 
@@ -129,15 +160,20 @@ def test_bars_and_curves_are_labelled_and_differ_in_more_than_colour():
     series = {"base": [1, 2], "full": [2, 3]}
     figure = plots.bars(series, ["skin", "nose"], "F1", "mean F1 (%)", errors={"full": [0.1, 0.2]})
     axis = figure.axes[0]
-    assert [container.get_label() for container in axis.containers if container.get_label() in series] == [
-        "base",
-        "full",
-    ]
+    bars = {each.get_label(): each for each in axis.containers if isinstance(each, BarContainer)}
+    assert {name: list(each.datavalues) for name, each in bars.items()} == series
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(series)
     assert len({patch.get_hatch() for patch in axis.patches}) == 2
+    assert [to_hex(each[0].get_facecolor()).upper() for each in bars.values()] == list(plots.COLOURS[:2])
+    (whiskers,) = bars["full"].errorbar.lines[2]
+    ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
+    assert bars["base"].errorbar is None and np.allclose(ends, [[1.9, 2.1], [2.8, 3.2]])
     assert axis.get_title() == "F1" and axis.get_ylabel() == "mean F1 (%)"
     figure = plots.curves({"a": ([0, 1], [1, 2]), "b": ([0, 1], [2, 1])}, "Loss", "step", "loss", marks=True)
-    lines = figure.axes[0].lines
-    assert len({line.get_linestyle() for line in lines}) == len({line.get_marker() for line in lines}) == 2
+    axis = figure.axes[0]
+    assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("Loss", "step", "loss")
+    assert len({line.get_linestyle() for line in axis.lines}) == len({line.get_marker() for line in axis.lines}) == 2
+    assert [line.get_color() for line in axis.lines] == list(plots.COLOURS[:2])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
@@ -149,19 +185,33 @@ def test_series_colours_stay_apart_for_colour_blind_eyes(kind):
     assert distances[~np.eye(len(seen), dtype=bool)].min() > 25
 
 
+def dots(axis):
+    """What :func:`seaborn.stripplot` and :func:`seaborn.scatterplot` drew: (x, y) of every dot."""
+    return [tuple(place) for each in axis.collections for place in each.get_offsets().tolist()]
+
+
 def test_seed_bars_end_at_the_mean_and_show_every_seed():
     (axis,) = plots.seed_bars({"a": [1.0, 3.0], "b": [None, 5.0], "c": [None]}, "Title", "F1").axes
-    assert [patch.get_width() for patch in axis.patches] == [2.0, 5.0]
-    assert [line.get_xdata().tolist() for line in axis.lines] == [[1.0, 3.0], [5.0]]
-    assert [line.get_ydata().tolist() for line in axis.lines] == [[0, 0], [1]]
+    assert [(patch.get_x(), patch.get_width()) for patch in axis.patches] == [(0, 2.0), (0, 5.0)]
+    assert [patch.get_y() + patch.get_height() / 2 for patch in axis.patches] == pytest.approx([0, 1])
+    assert {to_hex(patch.get_facecolor()).upper() for patch in axis.patches} == {plots.COLOURS[5]}
+    assert dots(axis) == [(1.0, 0), (3.0, 0), (5.0, 1)]
+    assert not axis.lines  # nothing between the bars and the dots that could be taken for an interval
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
-    assert axis.get_title() == "Title" and "F1" in axis.get_xlabel()
+    assert axis.get_title() == "Title" and axis.get_xlabel() == "F1; bar: mean, dots: single seeds"
     assert axis.get_ylim()[0] > axis.get_ylim()[1]
 
 
 def test_seed_curves_have_a_panel_a_weight():
-    figure = plots.seed_curves({"x": {0.2: [2.0, 4.0], 0.1: [1.0]}, "y": {3.0: [None]}}, "Title", "F1")
-    first, second = figure.axes
-    assert first.get_xlabel() == "x" and second.get_xlabel() == "y"
+    series = {"x": {0.2: [2.0, 4.0], 0.1: [1.0]}, "y": {3.0: [None]}, "z": {1.0: [None, 2.0], 2.0: [None]}}
+    figure = plots.seed_curves(series, "Title", "F1")
+    assert [axis.get_xlabel() for axis in figure.axes] == ["x", "y", "z"]
+    first, second, third = figure.axes
     assert first.lines[0].get_xydata().tolist() == [[0.1, 1.0], [0.2, 3.0]]
-    assert first.lines[2].get_xydata().tolist() == [[0.2, 2.0], [0.2, 4.0]]
+    assert sorted(dots(first)) == [(0.1, 1.0), (0.2, 2.0), (0.2, 4.0)]
+    assert first.lines[0].get_color() == plots.COLOURS[0] and len(first.lines) == 1
+    assert dots(second) == [] and list(second.get_xticks()) == [3.0]
+    assert dots(third) == [(1.0, 2.0)] and list(third.get_xticks()) == [1.0, 2.0]
+    for axis in figure.axes:  # a value without a seed keeps its place
+        assert all(axis.get_xlim()[0] <= x <= axis.get_xlim()[1] for x in axis.get_xticks())
+    assert "Title" in figure.get_suptitle() and figure.get_supylabel() == "F1"

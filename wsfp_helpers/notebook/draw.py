@@ -17,7 +17,7 @@ def draw_boxes(
     Words beginning with ``x`` (a rejected candidate) have a thin box and stand below it.
     """
     scale = width / image.shape[1]
-    picture = Image.fromarray(image).resize((width, round(image.shape[0] * scale)), Image.BICUBIC)
+    picture = Image.fromarray(image).resize((width, round(image.shape[0] * scale)), Image.Resampling.BICUBIC)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=width / 20)
     for i, box in enumerate(boxes):
         colour, word = ImageColor.getrgb(COLOURS[i % len(COLOURS)]), words[i] if words else ""

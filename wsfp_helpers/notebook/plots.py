@@ -7,9 +7,11 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
 from IPython.display import display
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -18,6 +20,7 @@ from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
+from seaborn.utils import relative_luminance
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.labels import CELEBAMASK, IGNORE, Scheme
@@ -25,7 +28,6 @@ from wsfp_helpers.palette import paint
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, darkest contrasts first; series also differ in hatch, marker and line style."""
-
 HATCHES, MARKERS, LINES = ("", "//", "..", "xx", "\\\\", "oo", "--"), "osD^vPX", ("-", "--", "-.", ":")
 MAP_COLOURS = "viridis"
 DPI = 110
@@ -137,20 +139,18 @@ def heatmap(
         raise InputError(f"heatmap: table {table.shape} with {len(rows)} row and {len(columns)} column names")
     size = (max(5.0, 1.9 + 0.45 * len(columns)), max(2.4, 1.3 + 0.36 * len(rows)))
     figure, axis = plt.subplots(figsize=size, layout="constrained")
-    norm = Normalize() if centre is None else CenteredNorm(centre)
-    drawn = axis.imshow(
-        np.ma.masked_invalid(table), cmap="cividis" if centre is None else "PuOr_r", norm=norm, aspect="auto"
-    )
-    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=9)
-    axis.set_yticks(range(len(rows)), rows, fontsize=9)
+    sns.heatmap(
+        table, linewidths=0.5, cmap="cividis" if centre is None else "PuOr_r",
+        norm=Normalize() if centre is None else CenteredNorm(centre),
+        annot=digits is not None, fmt=f".{digits or 0}f", annot_kws={"fontsize": 7},
+        cbar_kws={"label": label, "shrink": 0.85}, ax=axis,
+    )  # fmt: skip
+    for text, value in zip(axis.texts, table[np.isfinite(table)], strict=False):
+        ground = relative_luminance(axis.collections[0].to_rgba(value))
+        text.set_color("black" if ground > 0.18 else "white")  # what W3C's contrast is higher with
+    axis.set_xticks(axis.get_xticks(), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=9)
+    axis.set_yticks(axis.get_yticks(), rows, rotation=0, fontsize=9)
     axis.set(title=title, xlabel=column_label, ylabel=row_label)
-    figure.colorbar(drawn, ax=axis, label=label, shrink=0.85)
-    if digits is not None:
-        for (row, column), value in np.ndenumerate(table):
-            if np.isfinite(value):
-                light = sum(drawn.cmap(norm(value))[:3]) > 1.6
-                ink = "black" if light else "white"
-                axis.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=ink)
     return figure
 
 
@@ -168,10 +168,10 @@ def bars(
             hatch=HATCHES[i % len(HATCHES)], edgecolor="white", linewidth=0.5,
             yerr=(errors or {}).get(name), capsize=2,
         )  # fmt: skip
-    turn = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(names) > 6 else {}
-    axis.set_xticks(places, names, fontsize=9, **turn)
+    turn, side = (45, "right") if len(names) > 6 else (0, "center")
+    axis.set_xticks(places, names, fontsize=9, rotation=turn, ha=side, rotation_mode="anchor")
     axis.set(title=title, ylabel=label, xlabel=category_label)
-    _finish(axis, len(series) > 1)
+    _finish(axis, legend=len(series) > 1)
     return figure
 
 
@@ -189,24 +189,18 @@ def curves(
     axis.set(title=title, xlabel=x_label, ylabel=y_label)
     if log:
         axis.set_yscale("log")
-    _finish(axis, len(series) > 1)
+    _finish(axis, legend=len(series) > 1)
     return figure
 
 
 def seed_bars(values: Mapping[str, Sequence[float | None]], title: str, label: str) -> Figure:
     """Horizontal bars, one for each name of ``values``: the mean over the seeds, with a dot for each seed."""
+    known = {name: np.array(seeds, float) for name, seeds in values.items()}
     figure, axis = plt.subplots(figsize=(7.5, 1.1 + 0.34 * len(values)), layout="constrained")
-    for place, seeds in enumerate(values.values()):
-        known = [value for value in seeds if value is not None]
-        if known:
-            axis.barh(place, np.mean(known), 0.66, color=COLOURS[5])
-            axis.plot(known, np.full(len(known), place), "o", color=COLOURS[6], markersize=4, alpha=0.8)
-    axis.set_yticks(range(len(values)), values, fontsize=9)
-    axis.set(title=title, xlabel=f"{label}; bar: mean, dots: single seeds")
-    axis.invert_yaxis()
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="x", alpha=0.3)
-    axis.set_axisbelow(True)
+    sns.barplot(known, orient="h", errorbar=None, color=COLOURS[5], saturation=1, width=0.66, ax=axis)
+    sns.stripplot(known, orient="h", jitter=False, color=COLOURS[6], size=4, alpha=0.8, ax=axis)
+    axis.set(title=title, xlabel=f"{label}; bar: mean, dots: single seeds", ylabel="")
+    _finish(axis, "x")
     return figure
 
 
@@ -220,23 +214,22 @@ def seed_curves(series: Mapping[str, Mapping[float, Sequence[float | None]]], ti
     for axis in axes.flat[len(series) :]:
         axis.set_axis_off()
     for axis, (name, points) in zip(axes.flat, series.items(), strict=False):
-        known = {x: [value for value in seeds if value is not None] for x, seeds in sorted(points.items())}
-        means = [np.mean(seeds) if seeds else np.nan for seeds in known.values()]
-        axis.plot(list(known), means, "o-", color=COLOURS[0])
-        for x, seeds in known.items():
-            axis.plot(np.full(len(seeds), x), seeds, "o", color=COLOURS[6], markersize=3, alpha=0.6)
-        axis.set_xticks(list(known))
-        axis.set(xlabel=name)
+        pairs = [(x, seed) for x, seeds in points.items() for seed in seeds if seed is not None]
+        x, y = np.array(pairs, float).reshape(-1, 2).T
+        sns.lineplot(x=x, y=y, errorbar=None, marker="o", color=COLOURS[0], ax=axis)
+        sns.scatterplot(x=x, y=y, color=COLOURS[6], s=14, alpha=0.6, linewidth=0, zorder=3, ax=axis)
         axis.margins(x=0.15)
-        _finish(axis, False)
+        axis.set_xticks(sorted(points))
+        axis.set_xlabel(name)
+        _finish(axis)
     figure.suptitle(f"{title} (line: mean, small dots: single seeds)", fontsize=11)
     figure.supylabel(label, fontsize=10)
     return figure
 
 
-def _finish(axis: Axes, legend: bool) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", alpha=0.3)
+def _finish(axis: Axes, grid: Literal["x", "y"] = "y", legend: bool = False) -> None:
+    sns.despine(ax=axis)
+    axis.grid(axis=grid, alpha=0.3)
     axis.set_axisbelow(True)
     if legend:
         axis.figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
