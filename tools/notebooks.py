@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import atomic_path
-from wsfp_helpers.tooling.results import read_results
+from wsfp_helpers.tooling.results import FOLDER, read_results, summary
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 METADATA = {
@@ -37,9 +37,7 @@ except ModuleNotFoundError:
         "cell again; on Colab first run `!git clone ADDRESS-OF-THE-COURSE wsfp` and `%cd wsfp/notebooks`"
     ) from None"""
 
-RESULTS = NOTEBOOKS.parent / "docs" / "results"
-
-_NUMBER = re.compile(r"\{\{([^{}|]+)\|([^{}|]+)(?:\|([^{}|]+))?\}\}")
+_NUMBER = re.compile(r"\{\{([^{}]*)\}\}")
 _BLOCK = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^\1# END SOLUTION$", re.MULTILINE | re.DOTALL)
 _MARKER = re.compile(r"^[ \t]*# (BEGIN|END) SOLUTION\n?", re.MULTILINE)
 _CHECK = re.compile(r'^with checking\(("[^"]+")\):$', re.MULTILINE)
@@ -55,29 +53,42 @@ def build(source: Path) -> NotebookNode:
     cells = _expand_exercises(jupytext.reads(text, fmt="py:percent").cells, source)
     for cell in cells:
         if cell.cell_type == "markdown":
-            cell.source = _NUMBER.sub(lambda match: _number_of(match, source), cell.source)
+            where = _place(cell, source)
+            cell.source = _NUMBER.sub(lambda found, where=where: _number_of(found, where), cell.source)
     first_code = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
     cells.insert(first_code, new_code_cell(FIND_PACKAGE))
     _number(cells)
     return new_notebook(cells=cells, metadata=METADATA)
 
 
-def _number_of(match: re.Match, source: Path) -> str:
+def _place(cell: NotebookNode, source: Path) -> str:
+    return f"{source.name}, cell starting {cell.source.splitlines()[:1]}"
+
+
+def _number_of(found: re.Match, where: str) -> str:
     """What ``{{table3 | Base. + CCD}}`` or ``{{table3 | Base. + CCD | skin}}`` stands for: mean ± spread over seeds."""
-    name, title, wanted = ((part or "").strip() for part in match.groups())
-    where = f"{source.name}: {match[0]}"
+    where = f"{where}: {found[0]}"
+    parts = [part.strip() for part in found[1].split("|")]
+    if len(parts) not in (2, 3):
+        raise InputError(f"{where}: expected {{{{FILE | ROW}}}} or {{{{FILE | ROW | CLASS}}}}")
+    name, title, *wanted = parts
     try:
-        rows = {row["name"]: row for row in read_results(name, RESULTS)["rows"]}
+        content = read_results(name, FOLDER)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    if title not in rows:
-        raise InputError(f"{where}: {name}.json has no row {title!r}; it has {', '.join(rows)}")
-    classes = rows[title]["per_class"]
-    if wanted and wanted not in classes:
-        raise InputError(f"{where}: that row has no class {wanted!r}; it has {', '.join(classes) or 'none'}")
-    values = [value for value in (classes[wanted] if wanted else rows[title]["seeds"]) if value is not None]
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}" if values else "–"
+    rows = [row for row in content["rows"] if row["name"] == title]
+    if not rows:
+        titles = dict.fromkeys(row["name"] for row in content["rows"])
+        raise InputError(f"{where}: {name}.json has no row {title!r}; it has {', '.join(titles)}")
+    if len(rows) > 1:
+        metrics = ", ".join(row["metric"] for row in rows)
+        raise InputError(f"{where}: {name}.json has {len(rows)} rows {title!r} ({metrics}): a number must be one row")
+    values, classes = rows[0]["seeds"], rows[0]["per_class"]
+    if wanted:
+        if wanted[0] not in classes:
+            raise InputError(f"{where}: that row has no class {wanted[0]!r}; it has {', '.join(classes) or 'none'}")
+        values = classes[wanted[0]]
+    return summary(values)
 
 
 def _expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:
@@ -85,7 +96,7 @@ def _expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookN
     expanded, waiting = [], None
     for cell in cells:
         tags = cell.metadata.get("tags", [])
-        where = f"{source.name}, cell starting {cell.source.splitlines()[:1]}"
+        where = _place(cell, source)
         if (waiting is not None) != ("check" in tags):
             raise InputError(f"{where}: a cell tagged exercise and one tagged check must follow each other directly")
         if "exercise" in tags:

@@ -27,8 +27,8 @@
 # dog differ from pictures without one only by the dog, then whatever the classifier uses to say *dog* must be on the
 # dog.  Its evidence, drawn as a map, is a rough outline of the dog.
 #
-# The hope rests on **contrast**: pictures with the class and pictures without it.  Think of a table with one row a
-# picture and one column a class:
+# The hope rests on **contrast**: pictures with the class and pictures without it.  Think of a table with one row
+# per picture and one column per class:
 #
 # ```
 #            dog  car  sofa             skin  nose  l_eye  mouth
@@ -62,9 +62,9 @@ from wsfp_helpers.notebook.plots import bars, fcam_sheet, gallery, heatmap, show
 
 # %%
 faces = synthfaces("celeb/train").weak
-labels = faces.labels  # (n, K): one row a picture, one column a class
+labels = faces.labels  # (n, K): one row per picture, one column per class
 assert labels.shape == (len(faces), K) and not hasattr(faces, "label_map")
-print(f"{faces.name}: {len(faces)} pictures, {K} classes, {labels.sum(1).mean():.1f} labels a picture")
+print(f"{faces.name}: {len(faces)} pictures, {K} classes, {labels.sum(1).mean():.1f} labels per picture")
 
 # %% [markdown]
 # Each picture has more than twelve of the eighteen classes.  Twelve pictures, drawn at random, show that the table is
@@ -130,7 +130,7 @@ figure = bars({"bits": bits}, COMPONENTS, "What one label tells", "bits")
 show(figure, alt="Bars of bits: three classes, the ears and the mouth, near one bit; eight classes practically zero.")
 
 # %% [markdown]
-# Eighteen labels a picture, and together they tell less than seven bits.  Two thirds of that are about ears, mouth,
+# Eighteen labels per picture, and together they tell less than seven bits.  Two thirds of that are about ears, mouth,
 # earrings and clothes; the rest comes from glasses, hat, necklace, eyes and hair.  About skin and nose, the two largest
 # parts inside the face, the table tells *zero* bits: you could have written the column without opening a picture.
 
@@ -177,8 +177,8 @@ show(figure, alt="Heat map: nearly white off the diagonal, dark where glasses me
 # make sense.  Glasses exclude eyes (lift near 0), because CelebAMask-HQ's convention gives the pixels behind a lens to
 # the glasses.  Left and right eye go together.  Hat and glasses come together somewhat more often than by chance; with
 # about fifty pictures each that is a handful of faces.  No face has both hat and necklace: three were to be expected,
-# so this may be chance.  And the classes left out of this figure have lift 1 with
-# everything: *always there* means *independent of everything*, and so of no use as evidence.
+# so this may be chance.  And the classes left out of this figure have lift 1 with everything: *always there*
+# means *independent of everything*, and so of no use as evidence.
 
 # %% [markdown]
 # ## The contrast: a table like PASCAL VOC's
@@ -208,9 +208,9 @@ for name, (p, present) in rows.items():
 assert voc.sum() < 1.5 < 12 < labels.sum(1).mean()
 
 # %% [markdown]
-# A picture of VOC has one or two of twenty classes, a face has twelve or thirteen of eighteen.  With 1.5 labels a
-# picture, two classes *cannot* meet often, whatever the pairs are: given one label, there is on average half a label
-# left for all nineteen others.  Each label that is said in VOC tells more than four bits, in the faces half a bit.
+# A picture of VOC has one or two of twenty classes, a face has twelve or thirteen of eighteen.  With 1.5 labels
+# per picture, two classes *cannot* meet often, whatever the pairs are: given one label, there is on average half a
+# label left for all nineteen others.  Each label given in VOC tells more than four bits, in the faces half a bit.
 # (The *imbalance*, a Gini coefficient of the frequencies, is even lower for faces: most of the classes are equally
 # frequent, namely always there.  Imbalance between classes is not the problem; the lack of zeros is.)
 #
@@ -238,7 +238,7 @@ print(f"features {tuple(tokens.shape)}, targets {tuple(targets.shape)}")
 weight = torch.zeros(K, tokens.shape[-1], requires_grad=True)
 bias = torch.zeros(K, requires_grad=True)
 optimiser = torch.optim.Adam([weight, bias], lr=0.02)
-mean_feature, losses = tokens.mean(1), []  # (n, 384): one vector a picture
+mean_feature, losses = tokens.mean(1), []  # (n, 384): one vector per picture
 for _ in range(150):
     logits = mean_feature @ weight.T + bias  # (n, K)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
@@ -344,7 +344,7 @@ with checking("Exercise 1"):
 # * Frequency hides behind conditionals; lift takes it out.
 # * Equal columns give equal gradients and equal maps.  That is not a weakness of a method but of the table.
 # * The statistics are those of *rendered* faces.  CelebAMask-HQ has the same stripes (the paper reports more than
-#   99 % for skin and nose); `open_dataset("celebamask", root=...)` runs this notebook's numbers on
-#   your own copy.
+#   99 % for skin and nose); with `faces = open_dataset("celebamask", root=...).weak` (from `wsfp_helpers.data.sets`)
+#   this notebook computes its numbers on your own copy.
 #
 # **Next:** [02 Co-occurring component disentanglement](02_ccd.ipynb).

@@ -228,11 +228,11 @@ one = torch.tensor([[1.0, 0.0]])
 angles = torch.linspace(0.02, np.pi - 0.6, 200)  # from nearly the same direction to nearly opposite
 vectors = torch.stack([angles.cos(), angles.sin()], -1)[:, None]  # (200, 1, 2)
 config = TcdConfig()
-pull = {
+attracted = {
     mode: [losses.positive_class(v[None], one, torch.ones(1, 1), replace(config, sim_mode=mode)) for v in vectors]
     for mode in ("tangent", "clims")
 }
-series = {mode: (angles.cos(), values) for mode, values in pull.items()}
+series = {mode: (angles.cos(), values) for mode, values in attracted.items()}
 figure = curves(series, "The positive term: -log of a cosine, and what to do below zero", "cosine", "loss")
 show(figure, alt="Both curves fall together from cosine 0.05 to 1; below, clims is flat at 9.2, tangent rises on.")
 
@@ -332,15 +332,29 @@ shown = labels.bool()
 foreground, background = encode_renders(P, to_tensor([image]), shown, vlm)  # (B, K, D) each: Eq. 5 and 6
 print(f"{int(shown.sum())} rendered pairs of picture and component, vectors {tuple(foreground.shape)}")
 
+
 # %%
-l_pos = losses.positive(losses.positive_class(v_cls, text, labels, config),
-                        losses.positive_foreground(foreground, text, shown, config), config)  # fmt: skip
-l_neg = losses.negative(losses.negative_class(v_cls, text, labels, config),
-                        losses.negative_foreground(foreground, text, shown, config),
-                        losses.negative_background(background, text, shown, config), config)  # fmt: skip
-l_tcd = losses.total(l_pos, l_neg, eq15, config)
+def pull(v_cls, v_ffc, y, shown):
+    """Eq. 10 from vectors (B, K, D), labels and rendered pairs, both (B, K)."""
+    l_cls = losses.positive_class(v_cls, text, y, config)  # Eq. 8
+    l_ffc = losses.positive_foreground(v_ffc, text, shown, config)  # Eq. 9
+    return config.alpha0 * l_cls + config.alpha1 * l_ffc
+
+
+def push(v_cls, v_ffc, v_bfc, y, shown):
+    """Eq. 14, arguments as above."""
+    l_cls = losses.negative_class(v_cls, text, y, config)  # Eq. 11
+    l_ffc = losses.negative_foreground(v_ffc, text, shown, config)  # Eq. 12
+    l_bfc = losses.negative_background(v_bfc, text, shown, config)  # Eq. 13
+    return config.beta0 * l_cls + config.beta1 * l_ffc + config.beta2 * l_bfc
+
+
+# %%
+l_pos, l_neg = pull(v_cls, foreground, labels, shown), push(v_cls, foreground, background, labels, shown)
+l_tcd = l_pos + l_neg + config.reg * eq15  # Eq. 16
 print(f"Eq. 10: {l_pos:.2f}   Eq. 14: {l_neg:.2f}   Eq. 15: {eq15:.2f}   Eq. 16: {l_tcd:.2f}")
-assert torch.isclose(l_tcd, l_pos + l_neg + 0.05 * eq15)
+whole, _ = losses.Objective(config, vlm, base=False)(output, v_cls, to_tensor([image]), labels)
+assert torch.isclose(l_tcd, whole), "the package's sum of Eq. 8 to 15 is another"
 
 # %% [markdown]
 # ## Which head makes P, and why three old losses stay
@@ -365,7 +379,7 @@ pushes = {
 
 # %%
 absent = ~labels[0].bool()
-print(f"{'gradient of the patch head from':34}{'present':>10}{'absent':>10}   (mean norm a channel)")
+print(f"{'gradient of the patch head from':34}{'present':>10}{'absent':>10}   (mean norm per channel)")
 for name, norm in pushes.items():
     print(f"{name:34}{norm[~absent].mean():10.4f}{norm[absent].mean():10.4f}")
 assert pushes["text (Eq. 9, 12, 13)"][absent].max() == 0 < pushes["labels (patch scores)"][absent].min()
@@ -373,53 +387,62 @@ assert pushes["text (Eq. 9, 12, 13)"][absent].max() == 0 < pushes["labels (patch
 # %% [markdown]
 # Text never *moves the map* of an absent class, whose prompt only serves the others as a negative: without the labels'
 # losses nothing would teach this map to be empty but the shrinking of Eq. 15.  And at the start the labels are by far
-# the louder voice; text comes to its own as their gradient fades, and for the classes whose label never changes.  Eq.
+# the louder voice; text comes into its own as their gradient fades, and for the classes whose label never changes.  Eq.
 # 16 does not print them, but they must be there: the paper's own Table 4 starts with $\mathcal{L}_{pos}^{cls}$ alone,
 # which does not touch the patch head at all.
 
 # %% [markdown]
 # ## One step, in a dozen lines
 #
-# All of it is one forward pass, ten losses, and one backward pass.  This is what the course's trainer does in each
-# step (`Trainer.step` in `wsfp_helpers/method/train.py` adds mixed precision, several GPUs and checkpoints):
+# All of it is one forward pass, nine losses, and one backward pass.  Eight pictures, and of each two random components
+# are rendered:
 
 # %%
-some = faces.subset(range(0, 32, 4))  # 8 pictures
-inputs, y = vit_inputs(vit, [some.image(i) for i in range(8)]).float(), torch.tensor(some.labels)  # (8, 400, 384)
-pictures = to_tensor([some.image(i) for i in range(8)])  # (8, 3, 160, 160), for mini-FLIP
+some = faces.subset(range(0, 32, 4))
+images, y = [some.image(i) for i in range(8)], torch.tensor(some.labels)  # y (8, K)
+inputs = vit_inputs(vit, images).float()  # (8, 400, 384)
+pictures = to_tensor(images)  # (8, 3, 160, 160), for mini-FLIP
 optimiser = torch.optim.AdamW([*vit.parameters(), *projector.parameters()], lr=1e-3)
 
 
 # %%
 def step():
-    """Forward, Eq. 3 to 16 and the three base losses, backward, and one step of the optimiser."""
-    out = vit(inputs)
+    out = vit(inputs)  # forward
     v_cls, P = projector(out.class_tokens[-1]), patch_attention(out.patch_map)  # Eq. 3 and 4
-    shown = losses.sample_components(y, 2)  # two present components of each picture: (8, K)
+    shown = losses.sample_components(y, 2)  # (8, K)
     v_ffc, v_bfc = encode_renders(P, pictures, shown, vlm)  # Eq. 5 and 6
-    l_pos = 1.2 * losses.positive_class(v_cls, text, y, config) + 0.2 * losses.positive_foreground(
-        v_ffc, text, shown, config)  # fmt: skip
-    l_neg = 2.1 * losses.negative_class(v_cls, text, y, config) + 0.1 * losses.negative_foreground(
-        v_ffc, text, shown, config) + 0.017 * losses.negative_background(v_bfc, text, shown, config)  # fmt: skip
     base = losses.soft_margin(out.class_logits, y) + losses.soft_margin(out.patch_logits, y)
-    base = base + losses.class_token_contrast(out.class_tokens, y)
-    loss = base + l_pos + l_neg + 0.05 * losses.regularisation(P)  # Eq. 16, and the losses of MCTformer+
+    base = base + losses.class_token_contrast(out.class_tokens, y)  # with this, the three of MCTformer+
+    text_guided = pull(v_cls, v_ffc, y, shown) + push(v_cls, v_ffc, v_bfc, y, shown)
+    loss = base + text_guided + config.reg * losses.regularisation(P)  # Eq. 16 beside the base losses
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
     return loss.item()
 
 
+# %% [markdown]
+# The package's trainer does the same: `Trainer.step` (in `wsfp_helpers/method/train.py`) takes its loss from one
+# `Objective`, which must give the value of our first step.  Around it, it adds mixed precision and several GPUs, and
+# `Trainer.fit` the learning rates, a log of every loss, and checkpoints, so that a run that was killed goes on.
+
+# %%
+objective = losses.Objective(replace(config, max_classes_per_image=2), vlm)
+torch.manual_seed(0)  # both draw the same components
+out = vit(inputs)
+wanted, terms = objective(out, projector(out.class_tokens[-1]), pictures, y)
+torch.manual_seed(0)
 taken = [step() for _ in range(4)]
 print("loss of four steps:", *(f"{value:.2f}" for value in taken))
-assert taken[-1] < taken[0]
+assert np.isclose(taken[0], wanted.item(), rtol=1e-4) and taken[-1] < taken[0]
 
 # %% [markdown]
 # ## A training, live
 #
 # Now with everything around it: every seventh training face, masked by CCD, batches of 8.  To stay within two minutes
-# of a CPU we render two random components of each picture and step (`max_classes_per_image`).  The call of `train`
-# first computes the features of the masked faces, about 0.1 s each on two cores; they stay on disk for the next time.
+# of a CPU we render two random components of each picture and step (`max_classes_per_image`).  `train` makes a
+# `Trainer` and lets it `fit`.  It first computes the features of the masked faces, about 0.1 s each on two cores; they
+# stay on disk for the next time.
 #
 # `train` calls `on_step` after each step.  We collect the losses, and now and then the maps of a face that is *not* in
 # the training set.
@@ -512,7 +535,8 @@ full = load_shipped("full")
 names = [COMPONENTS[k] for k in fcam.classes]
 figure = fcam_sheet(other.image(0), fcam.maps(), names, "Patch maps after the long run (full method)", columns=7)
 show(figure, alt="The face and one panel for each of its components, with the map of the long run on it.")
-assert np.isfinite(fcam.maps()).all() and fcam.maps().max() <= 1
+strongest = {name: np.unravel_index(m.argmax(), m.shape) for name, m in zip(names, fcam.maps(), strict=True)}
+assert strongest["r_eye"][1] < 80 < strongest["l_eye"][1] and strongest["hair"][0] < strongest["neck"][0]
 
 # %% [markdown]
 # After 170 steps on all faces, with eight components of each picture rendered, skin is on the face (with the hairline),

@@ -112,7 +112,7 @@ print(f"mean F1 of these labels against the truth: {taught.mean_f1:.1f}")
 # uses as well, and a shallow *stem* that looks at the picture itself and knows where edges are.
 #
 # ```
-#   picture ──► frozen trunk ──► tokens 20x20 ──► 1x1, 3x3, 3x3 ──► 40x40 ──► 80x80 ──► 160x160 ──► 19 scores a pixel
+#   picture ──► frozen trunk ──► tokens 20x20 ──► 1x1, 3x3, 3x3 ──► 40x40 ──► 80x80 ──► 160x160 ──► 19 scores per pixel
 #      └──────► stem: 160x160 x 16 ──► 80x80 x 32 ───────────────────────────────┘         │
 #                       └──────────────────────────────────────────────────────────────────┘
 # ```
@@ -151,7 +151,7 @@ assert round(count(paper_parser.backbone) / 1e6, 2) == 105.07 and scores.shape =
 # %% [markdown]
 # **ResNet38** is wide rather than deep: 38 layers in *pre-activation* blocks (batch norm and ReLU stand before each
 # convolution), whose last ones are dilated instead of strided, so that the map stays at an eighth.  Its batch norms
-# are frozen: with four crops a step their statistics would be noise.  **LargeFOV** is the head of DeepLab-V1: two 3x3
+# are frozen: with four crops per step their statistics would be noise.  **LargeFOV** is the head of DeepLab-V1: two 3x3
 # convolutions with holes of 12, so that a pixel sees 200 pixels around it.  The loss is cross-entropy, 255 is ignored
 # (the padding of crops, too), and the learning rate falls by the *poly* rule, $(1 - t/T)^{0.9}$.  No CRF is used.
 # `profile("paper")` has all of it; it needs a GPU and a checkpoint of your own.
@@ -165,7 +165,7 @@ rates = {"poly 0.9 (paper)": (steps, [poly(t, 100) for t in steps]),
 show(curves(rates, "The learning rate over the training", "step, in percent", "factor"), alt=(
     "Two nearly straight falling lines from 1 to 0; the second rises first during 10 percent of the steps."
 ))  # fmt: skip
-assert poly(0, 100) == 1
+assert np.argmax(list(rates.values())[1][1]) == 10
 
 # %% [markdown]
 # ## Copies
@@ -192,7 +192,7 @@ show(figure, alt="Six augmented faces with their targets: zoomed, turned, darker
 # %% [markdown]
 # ## Half a minute of training
 #
-# The loss is cross-entropy, rare classes weighed up, plus half a Dice loss; 255 is left out.
+# The loss is cross-entropy, rare classes weighted up, plus half a Dice loss; 255 is left out.
 
 
 # %%
@@ -293,7 +293,7 @@ other = wrong - repaired - copied
 print(f"wrong in the pseudo labels: {100 * wrong / labels[0].size / 48:.1f} % of all pixels; of these the student")
 for what, pixels in (("puts right", repaired), ("copies", copied), ("gets wrong in another way", other)):
     print(f"  {what:26} {100 * pixels / wrong:.0f} %")
-assert repaired + copied <= wrong
+assert copied > 0.6 * wrong and repaired > 0.02 * wrong
 
 # %% [markdown]
 # Four fifths of the wrong pixels are simply copied; about a tenth is put right.  A better parser, trained for
@@ -356,7 +356,7 @@ def stored(name, words, command):
     try:
         for row in read_results(name)["rows"]:
             if words in row["name"] and row["metric"] == "mean_f1":
-                print(f"{row['name']:44} mean F1 {summary(row['seeds'])}   ({len(row['seeds'])} seeds)")
+                print(f"{row['name']:44} mean F1 {summary(row['seeds'])}   (seeds: {len(row['seeds'])})")
     except InputError:
         print(f"docs/results/{name}.json is not there: `{command}` measures it.")
 
@@ -372,15 +372,16 @@ print("the paper, CelebAMask-HQ (other data, other networks): pseudo masks 44.81
 #
 # In the paper the parser is below its labels: 40.4 on new faces, 44.8 for the pseudo masks.  Part of that gap is no
 # weakness of the parser at all.  The masks were made with the true image-level label, so they never show a hat on a
-# bare head; the parser has to see for itself.  In our table 1 there is no gap, labels and parser are within a point of
-# each other: what the missing label costs, smoothing over many faces gives back.
+# bare head; the parser has to see for itself.  In our table 1 there is hardly a gap, the labels have
+# {{table1 | DisFaceRep (CCD + TCD): pseudo masks}} and the parser {{table1 | DisFaceRep (CCD + TCD): val}} on new
+# faces: what the missing label costs, smoothing over many faces gives back.
 
 # %% [markdown]
 # ## Following edges without a CRF
 #
 # DeepLab-V1 came with a dense CRF, which sharpens borders by colour; it needs a compiled library that no longer
 # builds on current Pythons, and the paper leaves it out.  *Pixel-adaptive refinement* does a similar job in a few lines
-# of torch: each pixel becomes the mean of its neighbours, weighed by how alike their colours are.  Try it on the maps:
+# of torch: each pixel becomes the mean of its neighbours, weighted by how alike their colours are.  Try it on the maps:
 
 
 # %%
@@ -398,6 +399,7 @@ few = range(0, 48, 12)
 refined = {i: refine(soft(fcams[i])[None], to_tensor([train.image(i)]))[0].argmax(0).byte().numpy() for i in few}
 before, after = (score_pseudo_labels((m[i] for i in few), train.subset(few)) for m in (labels, refined))
 print(f"{len(few)} faces, mean F1: maps {before.mean_f1:.1f}, refined {after.mean_f1:.1f}")
+assert after.mean_f1 > before.mean_f1
 
 # %%
 pictures, titles = [], []

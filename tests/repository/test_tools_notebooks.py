@@ -112,49 +112,60 @@ def test_sizes_count_what_is_there():
 
 
 NUMBERS = """\
-# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-# ---
-
 # %% [markdown]
-# From {{t | base}} to {{ t | full }}, hats {{t | full | hat}}, skin {{t | full | skin}}.
+# ## Numbers
+# From {{t | base}} to {{ t | full }}, hats {{t | full | hat}}, skin {{t|full|skin}}; $\\frac{a}{b}$ and $x_{ij}$ stay.
 
 # %%
 print("{{t | base}}")
 """
+PER_CLASS = {"skin": [1, 4], "hat": [None, None]}
 
 
 @pytest.fixture
 def numbers(tmp_path, monkeypatch):
     rows = [
         row("base", "mean_f1", "percent", [12.34]),
-        row("full", "mean_f1", "percent", [30, 32], {"skin": [1, 4], "hat": [None, None]}),
+        row("full", "mean_f1", "percent", [30, 32], PER_CLASS),
+        row("twice", "seconds", "s", [1]),
+        row("twice", "memory", "MB", [2]),
     ]
     write_results("t", "wsfp x", rows, tmp_path / "results")
-    monkeypatch.setattr(notebooks, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path / "results")
     (tmp_path / "a.py").write_text(NUMBERS)
     return tmp_path / "a.py"
 
 
 def test_numbers_in_prose_come_from_the_results_files(numbers):
-    text, code = notebooks.build(numbers).cells[0].source, notebooks.build(numbers).cells[-1].source
-    assert text == "From 12.3 to 31.0 ± 1.4, hats –, skin 2.5 ± 2.1."
+    text, _, code = (cell.source for cell in notebooks.build(numbers).cells)
+    assert text.endswith("From 12.34 to 31.00 ± 1.41, hats –, skin 2.50 ± 2.12; $\\frac{a}{b}$ and $x_{ij}$ stay.")
     assert code == 'print("{{t | base}}")'  # code is left alone
+
+
+def test_a_new_measurement_makes_the_notebook_differ(numbers, tmp_path):
+    (tmp_path / "src").mkdir()
+    numbers.rename(tmp_path / "src" / "a.py")
+    write(tmp_path)
+    assert notebooks.differences(tmp_path) == []
+    rows = [row("base", "mean_f1", "percent", [12.35]), row("full", "mean_f1", "percent", [30, 32], PER_CLASS)]
+    write_results("t", "wsfp x", rows, tmp_path / "results")
+    assert notebooks.differences(tmp_path) == ["a.ipynb differs from src/a.py"]
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("{{u | base}}", r"no results file at .*u\.json"), ("{{t | best}}", "no row 'best'; it has base, full"),
+        ("{{u | base}}", r"no results file at .*u\.json"),
+        ("{{t | best}}", r"t\.json has no row 'best'; it has base, full, twice$"),
         ("{{t | full | ear}}", "no class 'ear'; it has skin, hat"),
         ("{{t | base | skin}}", "no class 'skin'; it has none"),
+        ("{{t | twice}}", r"2 rows 'twice' \(seconds, memory\): a number must be one row"),
+        ("{{t}}", r"expected \{\{FILE \| ROW\}\} or \{\{FILE \| ROW \| CLASS\}\}"),
+        ("{{t | full | skin | hat}}", r"expected \{\{FILE"),
+        ("{{}}", r"expected \{\{FILE"),
     ],
-)  # fmt: skip
+)
 def test_a_number_that_is_in_no_results_file_is_named(numbers, wrong, words):
     numbers.write_text(NUMBERS.replace("{{t | base}} to", f"{wrong} to"))
-    with pytest.raises(InputError, match=rf"a\.py: {re.escape(wrong)}: .*{words}"):
+    with pytest.raises(InputError, match=rf"a\.py, cell starting \['## Numbers'\]: {re.escape(wrong)}: .*{words}"):
         notebooks.build(numbers)
