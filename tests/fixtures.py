@@ -241,7 +241,7 @@ def random_pairs(n, classes=19, size=(24, 17), agree=0.6, seed=0):
         yield prediction, truth
 
 
-def face_map(scheme=CELEBAMASK):
+def face_map():
     """A label map whose left and right differ: brows and eyes of different sizes, nose and lips in the middle."""
     label_map = np.zeros((40, 60), np.uint8)
     label_map[5:38, 5:55] = 1

@@ -1,6 +1,10 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import wsfp_helpers
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import flip_image
 from wsfp_helpers.data.sets import open_dataset
@@ -102,6 +106,20 @@ def test_rendered_faces_have_the_named_sides():
         for i in rows:
             label_map = faces.label_map(i)
             assert np.nonzero(label_map == left)[1].mean() > np.nonzero(label_map == right)[1].mean()
+
+
+def test_no_other_module_knows_left_from_right():
+    """None names a point of view or a pair of sides, and one that mirrors asks a scheme what it exchanges."""
+    package = Path(wsfp_helpers.__file__).parent
+    sources = {str(path.relative_to(package)): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    pairs = [f'"{a}", "{b}"' for scheme in (CELEBAMASK, LAPA) for pair in scheme.pairs for a, b in (pair, pair[::-1])]
+    knows = re.compile(rf'"(subject|viewer)"|[(\[]({"|".join(pairs)})[)\]]')
+    mirrors = re.compile(r"(?<!def )flip_image\(|\.flip\(-1\)")
+    exchanges = re.compile(r"flip_label_map\(|\.flip_components|(CELEBAMASK|scheme)\.flip\b")
+    assert {name for name, text in sources.items() if knows.search(text)} == {"labels.py"}
+    mirroring = {name for name, text in sources.items() if mirrors.search(text)}
+    assert mirroring >= {"labels.py", "method/fcam.py", "method/train.py", "parsing/augment.py", "parsing/light.py"}
+    assert [name for name in sorted(mirroring) if not exchanges.search(sources[name])] == []
 
 
 def test_prompts():

@@ -5,7 +5,7 @@ exit code 2.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,7 +14,7 @@ from wsfp_helpers.common.errors import InputError
 
 
 class _Group(TyperGroup):
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:
         try:
             return super().invoke(ctx)
         except InputError as error:
@@ -22,7 +22,7 @@ class _Group(TyperGroup):
             raise typer.Exit(2) from None
 
 
-OPTIONS = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
+OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
 app = typer.Typer(help="Weakly supervised face parsing, step by step.", cls=_Group, **OPTIONS)
 data = typer.Typer(help="Fetch, check and merge data sets.", **OPTIONS)
 app.add_typer(data, name="data")

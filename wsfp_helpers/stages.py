@@ -148,7 +148,7 @@ def run_train(
         InputError: ``out`` is of another run, the boxes do not fit, or options of masking without CCD.
     """
     seed, faces = config.train.seed, config.faces("train").weak
-    masking = {"boxes": None, "redraw": redraw, "mix_originals": mix_originals}
+    masking: dict[str, object] = {"boxes": None, "redraw": redraw, "mix_originals": mix_originals}
     data: WeakFaces | Callable[[int], WeakFaces] = faces
     if config.ccd is None:
         if redraw or mix_originals:
@@ -286,10 +286,12 @@ def predict_faces(parser: FaceParser, faces: WeakFaces, batch: int = 8) -> Itera
         return
     for start in range(0, len(faces), batch):
         pictures = np.stack([faces.image(i) for i in range(start, min(start + batch, len(faces)))])
-        known = {}
         if isinstance(parser, LightParser):
-            known["tokens"] = features([*pictures, *pictures[:, :, ::-1]], parser.trunk).float()
-        yield from parser.probabilities(pictures, **known).argmax(1).byte().numpy()
+            tokens = features([*pictures, *pictures[:, :, ::-1]], parser.trunk).float()
+            probabilities = parser.probabilities(pictures, tokens=tokens)
+        else:
+            probabilities = parser.probabilities(pictures)
+        yield from probabilities.argmax(1).byte().numpy()
 
 
 def score_parser(parser: FaceParser, faces: Faces, desc: str = "scores") -> np.ndarray:

@@ -4,7 +4,9 @@ import pickle
 
 import pytest
 import torch
+from fixtures import same
 from safetensors.torch import save_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsfp_helpers.common.checkpoints import (
     fingerprint,
@@ -41,6 +43,7 @@ def test_shared_tensors_can_be_saved(tmp_path):
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"model": state},
         lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3},
     ],
 )
 def test_state_dicts_of_torch_are_read_however_they_are_wrapped(tmp_path, wrap):
@@ -57,12 +60,14 @@ def test_a_file_cannot_run_code(tmp_path):
         def __reduce__(self):
             return marker.touch, ()
 
-    (tmp_path / "w.pth").write_bytes(pickle.dumps(Harmful()))
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
     torch.save({"state_dict": Harmful()}, tmp_path / "v.pth")
     for name in ("w.pth", "v.pth"):
         with pytest.raises(InputError, match=rf"{name[0]}\.pth cannot be read as weights"):
             read_weights(tmp_path / name)
     assert not marker.exists()
+    pickle.loads((tmp_path / "w.pth").read_bytes())
+    assert marker.exists()  # so that the check can fail
 
 
 def test_a_truncated_file_is_named(tmp_path):
@@ -77,6 +82,16 @@ def test_a_truncated_file_is_named(tmp_path):
     (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:200])
     with pytest.raises(InputError, match=r"w\.pth cannot be read as weights .*truncated"):
         read_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x80\x02.", b"\x80\x02J\x00", b"\x80\x02h\x05.", b"PK\x03\x04"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_whatever_the_damage_it_is_one_sentence(tmp_path, suffix, content):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"w\{suffix} cannot be read as weights \(.+\): it is truncated") as error:
+        read_weights(path)
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_no_file_of_weights_is_named(tmp_path):
@@ -101,6 +116,11 @@ def test_another_network_is_refused_untouched(tmp_path):
         load_strictly(torch.nn.Linear(3, 2, bias=False), torch.nn.Linear(3, 2).state_dict(), "f", "why")
     with pytest.raises(InputError, match=r"for bias it has nothing, expected \(2,\)"):
         load_strictly(torch.nn.Linear(3, 2), torch.nn.Linear(3, 2, bias=False).state_dict(), "f", "why")
+
+
+def test_of_several_differences_the_first_is_named():
+    with pytest.raises(InputError, match=r"for bias it has \(5,\), expected \(2,\); why$"):
+        load_strictly(torch.nn.Linear(3, 2), torch.nn.Linear(4, 5).state_dict(), "f", "why")
 
 
 def test_weights_reach_the_model_at_its_own_precision():
@@ -155,10 +175,10 @@ def test_a_restored_training_goes_on_bit_for_bit(tmp_path, make):
     steps(model, optimiser, 3, seed=1)
     save_state(tmp_path / "s.safetensors", {"model": model}, optimiser, step=3, scaler=None)
     assert restore_state(tmp_path / "s.safetensors", {"model": other}, again) == {"step": 3, "scaler": None}
-    assert torch.equal(model.weight, other.weight)
+    assert same(model, other)
     steps(model, optimiser, 2, seed=2)
     steps(other, again, 2, seed=2)
-    assert torch.equal(model.weight, other.weight)
+    assert same(model, other)
 
 
 def test_a_state_of_another_model_or_without_a_part_is_refused(tmp_path):
@@ -171,20 +191,31 @@ def test_a_state_of_another_model_or_without_a_part_is_refused(tmp_path):
         restore_state(tmp_path / "s.safetensors", {"ema": model}, torch.optim.AdamW(model.parameters()))
 
 
+def averaged(model):
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+
+
 def test_a_checkpoint_of_version_0_1_is_restored(tmp_path):
-    """Its format: tensors under ``model.`` and ``optimiser.INDEX.``, and JSON values in the header."""
+    """Its format: tensors under ``model.``, ``ema.`` and ``optimiser.INDEX.``, and JSON values in the header."""
+    torch.manual_seed(0)
     model, old = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    ema, old_ema = averaged(model), averaged(old)
     optimiser = torch.optim.AdamW(old.parameters(), 1e-2)
-    steps(old, optimiser, 2, seed=1)
+    for seed in (1, 2):
+        steps(old, optimiser, 1, seed)
+        old_ema.update_parameters(old)
     tensors = {f"model.{name}": value.clone() for name, value in old.state_dict().items()}
+    tensors |= {f"ema.{name}": value.clone() for name, value in old_ema.state_dict().items()}
     for index, entry in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value.clone() for name, value in entry.items()}
-    save_file(tensors, tmp_path / "checkpoint.safetensors", metadata={"step": "2", "scaler": "null"})
+    save_file(tensors, tmp_path / "checkpoint.safetensors", metadata={"step": "2", "scaler": '{"scale": 1024.0}'})
     again = torch.optim.AdamW(model.parameters(), 1e-2)
-    assert restore_state(tmp_path / "checkpoint.safetensors", {"model": model}, again)["step"] == 2
-    steps(old, optimiser, 1, seed=3)
-    steps(model, again, 1, seed=3)
-    assert torch.equal(model.weight, old.weight)
+    about = restore_state(tmp_path / "checkpoint.safetensors", {"model": model, "ema": ema}, again)
+    assert about == {"step": 2, "scaler": {"scale": 1024.0}} and ema.n_averaged == 2
+    for some, its, average in ((old, optimiser, old_ema), (model, again, ema)):
+        steps(some, its, 1, seed=3)
+        average.update_parameters(some)
+    assert same(model, old) and same(ema, old_ema) and not same(model, ema.module)
 
 
 def test_fingerprint_changes_with_the_weights():

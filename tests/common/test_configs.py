@@ -59,7 +59,8 @@ def test_whole_numbers_are_floats_where_floats_are_asked_for_and_missing_fields_
         [], "text", None, 3, {}, {"name": 3}, {"name": "x", "steps": "two"}, {"name": "x", "steps": 1.5},
         {"name": "x", "unknown": 1}, {"name": "x", "inner": {"scales": 3}}, {"name": "x", "inner": {"scales": ["a"]}},
         {"name": "x", "inner": {"scales": []}}, {"name": "x", "inner": {"mode": "c"}}, {"name": "x", "inner": None},
-        {"name": "x", "inner": {"what": 1}}, {"name": "x", "rate": True}, {"name": "x", "either": {"network": 3}},
+        {"name": "x", "inner": {"what": 1}}, {"name": "x", "rate": True}, {"name": "x", "steps": True},
+        {"name": "x", "either": {"network": 3}},
     ],
     ids=str,
 )  # fmt: skip

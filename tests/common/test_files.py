@@ -9,7 +9,7 @@ import pytest
 
 from wsfp_helpers.common import files
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import atomic_path, read_json, write_json
+from wsfp_helpers.common.files import atomic_path, claim_folder, existing_file, read_json, read_rows, write_json
 
 
 def no_leftovers(folder):
@@ -104,3 +104,42 @@ def test_bad_json_names_the_file(tmp_path):
         read_json(tmp_path / "b.json")
     with pytest.raises(InputError, match="is a folder: expected the JSON file itself"):
         read_json(tmp_path)
+
+
+def test_rows_of_a_text_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("1 , a\n\n  22 , b c  \n")
+    assert read_rows(path, "list", r"(\d+) , (.+)", "'index , name'") == [("1", "a"), ("22", "b c")]
+    path.write_text("1 , a\n\nb , 2\n")
+    with pytest.raises(InputError, match=r"a\.txt line 3 is 'b , 2': expected 'index , name'; download it again"):
+        read_rows(path, "list", r"(\d+) , (.+)", "'index , name'")
+    path.write_text("1 , a and more\n")
+    with pytest.raises(InputError, match="line 1 is '1 , a and more'"):
+        read_rows(path, "list", r"(\d+) , (\w)", "'index , name'")
+    with pytest.raises(InputError, match="no list at"):
+        read_rows(tmp_path / "b.txt", "list", ".*", "anything")
+
+
+def test_a_folder_belongs_to_one_command_and_its_settings(tmp_path):
+    folder = tmp_path / "out"
+    for _ in range(2):
+        claim_folder(folder, {"theta": 0.4, "sizes": (1, 2)}, "pseudo labels", "*.png")
+    assert read_json(folder / "settings.json") == {"theta": 0.4, "sizes": [1, 2]}
+    with pytest.raises(
+        InputError, match=r"out holds pseudo labels made with .*0\.4.*, not .*0\.5.*: choose another folder"
+    ):
+        claim_folder(folder, {"theta": 0.5, "sizes": (1, 2)}, "pseudo labels", "*.png")
+    (folder / "settings.json").unlink()
+    (folder / "a.png").touch()
+    with pytest.raises(InputError, match=r"\*\.png files that are not pseudo labels of this command"):
+        claim_folder(folder, {"theta": 0.4}, "pseudo labels", "*.png")
+    assert [path.name for path in folder.iterdir()] == ["a.png"]
+
+
+def test_a_folder_in_place_of_a_file_names_the_file_in_it(tmp_path):
+    with pytest.raises(InputError, match=r"is a folder: expected the boxes file itself$"):
+        existing_file(tmp_path, "boxes file", "boxes.jsonl")
+    (tmp_path / "boxes.jsonl").touch()
+    with pytest.raises(InputError, match=r"expected the boxes file itself; did you mean .*boxes\.jsonl\?$"):
+        existing_file(tmp_path, "boxes file", "boxes.jsonl")
+    assert existing_file(tmp_path / "boxes.jsonl", "boxes file") == tmp_path / "boxes.jsonl"

@@ -55,5 +55,24 @@ def test_a_tree_is_no_commit(repository):
     assert not machine.knows_revision(repository("rev-parse", "HEAD^{tree}"))
 
 
+def test_a_shallow_clone_does_not_know_its_history(repository, tmp_path, monkeypatch):
+    first = repository("rev-parse", "HEAD")
+    repository("commit", "-q", "--allow-empty", "-m", "Go on")
+    repository("clone", "-q", "--depth=1", f"file://{tmp_path}", tmp_path / "clone")
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "clone" / "machine.py"))
+    assert machine.knows_revision(first) and machine.knows_revision("0" * 12)
+    assert not machine.knows_revision(f"{first[:12]}-dirty")
+
+
+@pytest.mark.parametrize("lacks", ["git", "history"])
+def test_without_git_or_its_folder_nothing_is_known(repository, tmp_path, monkeypatch, lacks):
+    if lacks == "git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
+    assert machine.revision() == "unknown"
+    assert machine.knows_revision("0" * 12) and not machine.knows_revision("unknown")
+
+
 def test_an_absent_package_has_no_version():
     assert machine.version("no-such-package") is None and machine.version("pytest") == pytest.__version__

@@ -124,10 +124,12 @@ def test_faces_travel_to_worker_processes(original, tmp_cache):
 
 def test_missing_pictures_are_counted(copy):
     (copy / "CelebA-HQ-img" / "2001.jpg").unlink()
-    with pytest.raises(InputError, match=r"1 of the 2 pictures of the train split are missing.*2001\.jpg.*data verify"):
+    with pytest.raises(
+        InputError, match=r"CelebAMask-HQ train: 1 of 2 pictures are missing, the first is .*2001\.jpg: .*data verify"
+    ):
         celebamask(copy, counts=CELEBA_COUNTS)
     shutil.rmtree(copy / "CelebA-HQ-img")
-    with pytest.raises(InputError, match="no folder of pictures at"):
+    with pytest.raises(InputError, match=r"CelebAMask-HQ train: 2 of 2 pictures are missing, the first is .*/0\.jpg"):
         celebamask(copy, counts=CELEBA_COUNTS)
 
 
@@ -153,18 +155,21 @@ def test_damaged_lists(copy):
     mapping, partition = copy / "CelebA-HQ-to-CelebA-mapping.txt", copy / "list_eval_partition.txt"
     text = mapping.read_text()
     for bad, sentence in {
-        text.replace("orig_file", "file"): "line 1: expected the columns idx, orig_idx, orig_file",
-        text + "x 1 000001.jpg\n": "line 6: expected the columns",
+        text.replace(
+            "orig_file", "file"
+        ): r"line 1 is 'idx +orig_idx +file': expected the columns idx, orig_idx, orig_file",
+        text + "x 1 000001.jpg\n": "line 6 is 'x 1 000001.jpg': expected the columns",
+        text + "5 1\n": "line 6 is '5 1': expected the columns",
         text + "0 1 000001.jpg\n": "lists 1 ids twice, the first is 0",
         text + "5 1 999999.jpg\n": "does not list 999999.jpg, from which picture 5 was made",
-        "": "line 1: expected the columns",
+        "": r"train 0 instead of 2, .*check that CelebA-HQ-to-CelebA-mapping\.txt",
     }.items():
         mapping.write_text(bad)
         with pytest.raises(InputError, match=sentence):
             celebamask(copy, counts=CELEBA_COUNTS)
     mapping.write_text(text)
     partition.write_text("000001.jpg 0\n000002.jpg 3\n")
-    with pytest.raises(InputError, match="line 2: expected a file name and 0, 1 or 2"):
+    with pytest.raises(InputError, match=r"line 2 is '000002\.jpg 3': expected a file name and 0, 1 or 2"):
         celebamask(copy, counts=CELEBA_COUNTS)
     partition.unlink()
     with pytest.raises(InputError, match="no partition of CelebA at"):

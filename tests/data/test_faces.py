@@ -26,10 +26,8 @@ def read_map(key):
 
 def faces(n=5, **changes):
     arguments = dict(name="set", ids=[str(i) for i in range(n)], read=read, labels=np.eye(n, K), licence="CC0")
-    columns = {"age": list(range(n))}
-    return Faces(
-        WeakFaces(**arguments | changes), read_map, attributes=columns, groups={"young": [a < 3 for a in range(n)]}
-    )
+    age = np.arange(n)
+    return Faces(WeakFaces(**arguments | changes), read_map, attributes={"age": age}, groups={"young": age < 3})
 
 
 def test_subset_keeps_order_labels_and_attributes():

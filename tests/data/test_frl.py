@@ -141,10 +141,12 @@ def test_broken_point_files(tmp_path):
     text = "189\n" + "\n".join(f"{x} {y}" for x, y in circle_points()) + "\n2\n0 1 2\n"
     path.write_text(text)
     assert np.allclose(frl.read_points(path), circle_points())
+    lines = text.splitlines(keepends=True)
     for bad, sentence in {
-        "": "is not a .tem point file",
-        "<html>": "is not a .tem point file",
-        text[:500]: "points of shape|is not a .tem point file",
+        "": r"a\.tem is not a \.tem point file",
+        "<html>": r"a\.tem is not a \.tem point file",
+        "".join(lines[:50]): r"points of shape \(49, 2\): expected \(189, 2\)",
+        "".join(lines[:50]) + lines[50].split()[0]: r"a\.tem is not a \.tem point file",
         "2\n1 2\n3 4\n": r"points of shape \(2, 2\): expected \(189, 2\)",
     }.items():
         path.write_text(bad)

@@ -1,4 +1,4 @@
-"""DeepLab with ResNet38, the reader of MXNet files, crops and test-time averaging, on very small networks."""
+"""DeepLab with ResNet38, crops and test-time averaging, on very small networks."""
 
 import numpy as np
 import pytest

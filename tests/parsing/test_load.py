@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wsfp_helpers.common.checkpoints import load_strictly, read_about, read_weights, save_halved
+from wsfp_helpers.common.configs import plain
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.parsing import load
 from wsfp_helpers.parsing.deeplab import DeepLabConfig, DeepLabParser
@@ -112,11 +113,12 @@ def test_large_variances_survive_the_file_and_large_kernels_are_refused(tmp_path
 def test_weights_that_do_not_fit_the_network_are_named(parser, tmp_path):
     path = tmp_path / "p.safetensors"
     parser.save(path)
-    with pytest.raises(InputError, match="another network"):
-        load_strictly(nn.Conv2d(3, 3, 1), read_weights(path), path, "why")
-    other = LightDecoder(ParserConfig(width=64, stem=8), 6)
-    with pytest.raises(InputError, match="another network"):
-        load_strictly(other, read_weights(path), path, "why")
+    for other, words in (
+        (nn.Conv2d(3, 3, 1), r"for bias it has nothing, expected \(3,\); why"),
+        (LightDecoder(ParserConfig(width=64), 6), r"for coarse.* has \(24, 24, 3, 3\), expected \(64, 64, 3, 3\); why"),
+    ):
+        with pytest.raises(InputError, match=r"p\.safetensors is of another network: " + words):
+            load_strictly(other, read_weights(path), path, "why")
 
 
 @pytest.mark.parametrize("which", sorted(SHIPPED_PARSERS))
@@ -129,30 +131,77 @@ def test_shipped_parsers_say_how_they_were_made(which):
 
 @pytest.mark.parametrize("which", sorted(SHIPPED_PARSERS))
 def test_shipped_parsers_of_version_0_1_load_as_they_were_configured(which):
-    parser, stored = load_parser(which), read_about(SHIPPED_PARSERS[which])["config"]
-    assert (parser.config.width, parser.config.fit.steps) == (stored["width"], stored["fit"]["steps"])
-    assert parser.config.augment.background == stored["augment"]["background"]
+    parser, facts = load_parser(which), read_about(SHIPPED_PARSERS[which])
+    assert parser.facts == facts and plain(parser.config) == facts["config"]
+    stored = load_file(SHIPPED_PARSERS[which])
+    assert stored.keys() == parser.network.state_dict().keys()
+    for name, value in parser.network.state_dict().items():
+        torch.testing.assert_close(value, stored[name].float(), rtol=0, atol=0)
+    labels, confidence = parser.predict(np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8))
+    assert labels.shape == (50, 40) and np.isfinite(confidence).all()
+
+
+BAD_CONFIGS = [
+    *[None, [], "text", 3],
+    *[{"colour": "red"}, {"fit": {"steps": 3}}, {"fit": {"steps": 3, "batch": 1, "lr": 0.1, "beta": 1}}],
+    *[{"size": "wide"}, {"size": None}, {"size": 1.5}, {"fit": []}, {"fit": None}],
+]
+OF_LIGHT = [{"width": "wide"}, {"width": None}, {"augment": None}, {"augment": {"wide": "very"}}]
+OF_DEEPLAB = [{"network": 3}, {"scale": [1, 2, 3]}, {"test_scales": 3}, {"test_scales": [1, "a"]}, {"weights": 1}]
+
+
+def assert_refused(path, trunk, words):
+    """One sentence that names the file, and no other kind of error."""
+    with pytest.raises(InputError, match=r"p\.safetensors " + words) as error:
+        load_parser(path, trunk)
+    assert type(error.value) is InputError and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "config",
-    [None, [], "text", 3, {"colour": "red"}, {"width": "wide"}, {"width": None}, {"fit": []}, {"fit": {"steps": 3}}],
+    ("network", "kind", "config"),
+    [("LightParser", "ParserConfig", config) for config in BAD_CONFIGS + OF_LIGHT]
+    + [("resnet38", "DeepLabConfig", config) for config in BAD_CONFIGS + OF_DEEPLAB],
     ids=str,
 )
-def test_a_header_edited_by_hand_is_one_sentence(parser, tmp_path, config):
+def test_a_config_edited_by_hand_is_refused(parser, tmp_path, network, kind, config):
     path = tmp_path / "p.safetensors"
-    facts = {"network": "LightParser", "trunk": "tiny", "config": config}
-    save_halved(path, parser.network, facts)
-    with pytest.raises(InputError, match=r"p\.safetensors does not hold a ParserConfig \(") as error:
-        load_parser(path, parser.trunk)
-    assert "\n" not in str(error.value)
+    save_halved(path, parser.network, {"network": network, "trunk": "tiny", "config": config})
+    assert_refused(path, parser.trunk, rf"does not hold a {kind} \(")
 
 
 @pytest.mark.parametrize(
-    "facts", [[], "text", None, {}, {"network": ["LightParser"]}, {"network": "LightParser"}], ids=str
+    ("network", "config"),
+    [
+        ("LightParser", {"width": -4}),
+        ("LightParser", {"width": 10**15}),
+        ("LightParser", {"dropout": 7.0}),
+        ("resnet38", {"network": "resnet1000"}),
+        ("resnet38", {"network": "LightParser"}),
+    ],
+    ids=str,
 )
-def test_a_header_that_names_no_parser_is_one_sentence(parser, tmp_path, facts):
+def test_a_network_that_cannot_be_built_is_refused(parser, tmp_path, network, config):
+    path = tmp_path / "p.safetensors"
+    save_halved(path, parser.network, {"network": network, "trunk": "tiny", "config": config})
+    assert_refused(path, parser.trunk, r"describes a network that cannot be built \(")
+
+
+def test_a_config_of_another_size_than_the_weights_is_refused(parser, tmp_path):
+    path = tmp_path / "p.safetensors"
+    config = plain(PARSER) | {"width": 48}
+    save_halved(path, parser.network, {"network": "LightParser", "trunk": "tiny", "config": config})
+    assert_refused(path, parser.trunk, r"is of another network: for coarse\.0\.0\.weight it has \(24, 24, 3, 3\)")
+
+
+@pytest.mark.parametrize("facts", [[], "text", None, {}, {"network": ["LightParser"]}, {"network": None}], ids=str)
+def test_a_header_that_names_no_parser_is_refused(parser, tmp_path, facts):
     path = tmp_path / "p.safetensors"
     save_halved(path, parser.network, facts)
-    with pytest.raises(InputError, match=r"p\.safetensors (is not the file of a parser|was trained on the trunk None)"):
-        load_parser(path, parser.trunk)
+    assert_refused(path, parser.trunk, r"is not the file of a parser \(its header names the network .*choose another")
+
+
+@pytest.mark.parametrize("change", [{}, {"trunk": None}, {"trunk": ["tiny"]}], ids=str)
+def test_a_header_of_another_trunk_is_refused(parser, tmp_path, change):
+    path = tmp_path / "p.safetensors"
+    save_halved(path, parser.network, {"network": "LightParser", "config": plain(PARSER)} | change)
+    assert_refused(path, parser.trunk, r"was trained on the trunk .*, this one is tiny: train again$")

@@ -21,10 +21,10 @@ class Grey(LightParser):
     """Calls bright pixels skin with a fixed probability, everything else background."""
 
     def __init__(self, sure=0.95, weight=1.0):
-        self.sure, self.config, self.network = sure, ParserConfig(size=32), torch.nn.Linear(1, 1)
+        super().__init__(torch.nn.Linear(1, 1), None, ParserConfig(size=32))
         torch.nn.init.constant_(self.network.weight, weight)
         torch.nn.init.zeros_(self.network.bias)
-        self.seen = []
+        self.sure, self.seen = sure, []
 
     def probabilities(self, pictures, flip=True):
         self.seen.append(flip)

@@ -23,10 +23,11 @@ def test_any_size_gets_a_map_of_its_size(parser, size):
     assert labels.dtype == np.uint8 and labels.max() < 19 and 0 < confidence.min() <= confidence.max() <= 1
 
 
-def test_enlarging_in_strips_equals_enlarging_at_once(monkeypatch):
+def test_enlarging_in_strips_equals_enlarging_at_once():
     probability = torch.randn(19, 13, 17, generator=torch.Generator().manual_seed(0)).softmax(0)
-    parsed = Parsed(probability, (101, 67))
-    best, index = F.interpolate(probability[None], (101, 67), mode="bilinear", align_corners=False)[0].max(0)
+    size = (1101, 467)  # three strips of at most 450 rows
+    parsed = Parsed(probability, size)
+    best, index = F.interpolate(probability[None], size, mode="bilinear", align_corners=False)[0].max(0)
     labels, confidence = parsed.label_map()
     np.testing.assert_array_equal(labels, index)
     np.testing.assert_allclose(confidence, best, atol=1e-6)
@@ -122,9 +123,9 @@ def test_a_face_that_a_closer_look_does_not_see_is_none(parser, monkeypatch):
 
 
 def test_without_a_face_there_is_one_look_and_no_certainty(parser):
-    painted = Painted(parser.network, parser.trunk, parser.config)
-    parsed = painted.parse(np.zeros((50, 50, 3), np.uint8))
-    assert parsed.face is None and parsed.certainty == 0
+    sprawling = Sprawling(parser.network, parser.trunk, parser.config)
+    parsed = sprawling.parse(np.zeros((50, 50, 3), np.uint8))
+    assert parsed.face is None and parsed.certainty == 0 and sprawling.views == 1
 
 
 def test_a_single_look_is_averaged_with_its_mirror_image(parser):

@@ -30,3 +30,14 @@ def test_shown_commands_exist(page):
             command = command.commands[rest[0]]
         known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
         assert {word for word in rest if word.startswith("--")} <= known, f"wsfp {words}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "Makefile"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_programs_exist(page):
+    text = page.read_text()
+    named = set(re.findall(r"\b(?:wsfp_helpers|tools|scripts|tests)/[\w/]+\.\w+", text))
+    named |= {
+        f"{module.replace('.', '/')}.py"
+        for module in re.findall(r"python3? -m ((?:tools|tests|wsfp_helpers)\.\S+\w)", text)
+    }
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]

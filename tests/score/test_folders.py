@@ -161,3 +161,8 @@ def test_another_palette_is_noted_and_a_renumbered_one_refused(folders):
     with pytest.raises(InputError, match="renumbered its palette") as error:
         evaluate_folders(pred, gt)
     assert str(pred / "0.png") in str(error.value)
+
+
+def test_an_ignored_pixel_survives_a_small_palette(tmp_path):
+    write_index_png(tmp_path / "map.png", np.array([[255, 10, 0]], np.uint8), LAPA_PALETTE)
+    assert np.array(Image.open(tmp_path / "map.png")).tolist() == [[255, 10, 0]]

@@ -33,9 +33,12 @@ def read_config(kind: type[Config], content: Any, where: object) -> Config:
     Raises:
         InputError: A field is unknown, has a value of another type, or a value that the dataclass refuses.
     """
+    settings = dacite.Config(cast=[tuple], strict=True, type_hooks={float: _as_float, int: _no_truth})
     try:
-        return dacite.from_dict(kind, content, dacite.Config(cast=[tuple], strict=True, type_hooks={float: _as_float}))
-    except (dacite.DaciteError, TypeError, ValueError, AttributeError) as error:
+        if not isinstance(content, Mapping):
+            raise TypeError(f"expected an object, got {content!r}")
+        return dacite.from_dict(kind, content, settings)
+    except (dacite.DaciteError, TypeError, ValueError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{where} does not hold a {kind.__name__} ({why}): choose another file, or make it again"
@@ -43,9 +46,13 @@ def read_config(kind: type[Config], content: Any, where: object) -> Config:
 
 
 def _as_float(value: Any) -> Any:
+    return float(value) if isinstance(_no_truth(value), int) else value
+
+
+def _no_truth(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"expected a number, got {value}")
-    return float(value) if isinstance(value, int) else value
+    return value
 
 
 def key_of(settings: object) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -66,6 +67,20 @@ def read_json(path: str | Path) -> Any:
         return json.loads(existing_file(path, "JSON file").read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON ({error}): write it again or restore it") from error
+
+
+def read_rows(path: str | Path, what: str, pattern: str, form: str) -> list[tuple[str, ...]]:
+    """Groups of the regular expression ``pattern`` in each line of a text file; blank lines are left out.
+
+    Raises :class:`InputError` when there is no such file, and naming a line that is not of the ``form``.
+    """
+    rows = []
+    for number, line in enumerate(existing_file(path, what).read_text("utf-8", errors="replace").splitlines(), 1):
+        if match := re.fullmatch(pattern, line.strip()):
+            rows.append(match.groups())
+        elif line.strip():
+            raise InputError(f"{path} line {number} is {line!r}: expected {form}; download it again")
+    return rows
 
 
 def claim_folder(folder: str | Path, settings: Mapping[str, object], files: str, pattern: str) -> None:

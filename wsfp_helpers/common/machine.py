@@ -46,18 +46,20 @@ def revision() -> str:
 
 
 def knows_revision(name: str) -> bool:
-    """Whether ``name`` is a commit of the course's repository, or cannot be looked up because not all of it is here."""
+    """Whether ``name`` is a commit of the course's repository, or might be one because the history is not all here.
+
+    It is not in a shallow clone, in a copy without git's folder, and where there is no git.
+    """
     if not re.fullmatch("[0-9a-f]{7,40}", name):
         return False
     try:
-        if _git("rev-parse", "--is-shallow-repository") == "true":
-            return True
-        _git("cat-file", "-e", f"{name}^{{commit}}")
-    except OSError:
-        return True
+        whole = _git("rev-parse", "--is-shallow-repository") == "false"
+    except (OSError, subprocess.CalledProcessError):
+        whole = False
+    try:
+        return not whole or _git("cat-file", "-t", name) == "commit"
     except subprocess.CalledProcessError:
         return False
-    return True
 
 
 def _git(*arguments: str) -> str:

@@ -100,9 +100,8 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
 
 def _no_image(path: str | Path, error: Exception) -> InputError:
     if isinstance(error, Image.DecompressionBombError):
-        return InputError(
-            f"{path} has too many pixels: expected at most {2 * Image.MAX_IMAGE_PIXELS:,}; make the picture smaller"
-        )
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return InputError(f"{path} has too many pixels: expected at most {most:,}; make the picture smaller")
     return InputError(f"{path} cannot be read as an image ({error}): replace or remove it")
 
 

@@ -10,7 +10,7 @@ Layout, order, split and licence: docs/design.md, 6.1.  Expected below the folde
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,10 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.cache import label_table
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import claim_folder, existing
-from wsfp_helpers.common.pictures import open_picture, read_image, read_label_map, write_index_png
+from wsfp_helpers.common.files import claim_folder, existing, read_rows
+from wsfp_helpers.common.pictures import open_picture, read_label_map, write_index_png
 from wsfp_helpers.data.faces import Faces, announce, present_classes
+from wsfp_helpers.data.folder import check_there, read_picture
 from wsfp_helpers.data.weak import WeakFaces, uniform_subset
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS
 from wsfp_helpers.palette import PALETTE
@@ -33,6 +34,8 @@ SPLITS = ("train", "val", "test")
 COUNTS = {"train": 24_183, "val": 2_993, "test": 2_824}
 MAP_SIZE = 512
 LICENCE = "CelebAMask-HQ: for non-commercial research and education only; the pictures may not be passed on"
+
+_Reader = Callable[[Path, str], np.ndarray]
 
 
 def celebamask(
@@ -50,21 +53,12 @@ def celebamask(
     ids = split_ids(root, counts)[split]
     if subset is not None:
         ids = [ids[i] for i in uniform_subset(len(ids), subset)]
-    there = set(os.listdir(existing(root / IMAGES, "folder of pictures")))
-    missing = [key for key in ids if f"{key}.jpg" not in there]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of the {len(ids)} pictures of the {split} split are missing, the first is "
-            f"{root / IMAGES / missing[0]}.jpg: run `wsfp data verify {root}` for the whole list"
-        )
-    if merged_only(root):
-        row, read_map, sources = _merged_labels, read_merged_map, [root / MERGED]
-    else:
-        parts = existing(root / PART_MASKS, "folder of part masks")
-        row, read_map, sources = part_labels, read_part_map, [parts, *sorted(p for p in parts.iterdir() if p.is_dir())]
+    name, pictures = f"CelebAMask-HQ {split}", {key: root / IMAGES / f"{key}.jpg" for key in ids}
+    check_there(name, pictures.values(), "pictures")
+    row, read_map, sources = _masks(root)
     labels = label_table(f"celebamask-{split}", ids, partial(row, root), sources)
     announce(LICENCE)
-    weak = WeakFaces(f"CelebAMask-HQ {split}", ids, partial(read_photograph, root), labels, licence=LICENCE)
+    weak = WeakFaces(name, ids, partial(read_picture, pictures), labels, licence=LICENCE)
     return Faces(weak, partial(read_map, root))
 
 
@@ -76,11 +70,7 @@ def merge(root: str | Path, out: str | Path, counts: Mapping[str, int] = COUNTS)
     """
     root, out = Path(root), Path(out)
     splits = split_ids(root, counts)
-    if merged_only(root):
-        read_map = read_merged_map
-    else:
-        existing(root / PART_MASKS, "folder of part masks")
-        read_map = read_part_map
+    _, read_map, _ = _masks(root)
     claim_folder(out, {"source": str(root.resolve())}, "label maps", "*/*.png")
 
     def fault_of(split: str, key: str) -> str | None:
@@ -131,29 +121,18 @@ def split_ids(root: Path, counts: Mapping[str, int] | None = COUNTS) -> dict[str
 
 def read_mapping(path: Path) -> dict[str, str]:
     """File of CelebA by id of CelebA-HQ; raises :class:`InputError` for a wrong line or an id that comes twice."""
-    rows = _table(path, "list that leads from CelebA-HQ to CelebA")
-    header = rows[0][1] if rows else []
-    if header != ["idx", "orig_idx", "orig_file"] or any(len(row) != 3 or not row[0].isdigit() for _, row in rows[1:]):
-        number = next((n for n, row in rows[1:] if len(row) != 3 or not row[0].isdigit()), 1)
-        raise InputError(f"{path} line {number}: expected the columns idx, orig_idx, orig_file; download it again")
-    twice = [key for key, n in Counter(row[0] for _, row in rows[1:]).items() if n > 1]
+    pattern, form = r"idx\s+orig_idx\s+orig_file|(\d+)\s+\d+\s+(\S+)", "the columns idx, orig_idx, orig_file"
+    rows = [row for row in read_rows(path, "list that leads from CelebA-HQ to CelebA", pattern, form) if any(row)]
+    twice = [key for key, n in Counter(key for key, _ in rows).items() if n > 1]
     if twice:
         raise InputError(f"{path} lists {len(twice)} ids twice, the first is {twice[0]}: download it again")
-    return {row[0]: row[2] for _, row in rows[1:]}
+    return {key: file for key, file in rows}
 
 
 def read_partition(path: Path) -> dict[str, str]:
     """Split (train, val or test) by file of CelebA; raises :class:`InputError` for a wrong line."""
-    rows = _table(path, "partition of CelebA")
-    for number, row in rows:
-        if len(row) != 2 or row[1] not in ("0", "1", "2"):
-            raise InputError(f"{path} line {number}: expected a file name and 0, 1 or 2; download it again")
-    return {name: SPLITS[int(code)] for _, (name, code) in rows}
-
-
-def _table(path: Path, what: str) -> list[tuple[int, list[str]]]:
-    lines = existing(path, what).read_text(encoding="utf-8", errors="replace").splitlines()
-    return [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = read_rows(path, "partition of CelebA", r"(\S+)\s+([012])", "a file name and 0, 1 or 2")
+    return {file: SPLITS[int(code)] for file, code in rows}
 
 
 def merged_only(root: Path) -> bool:
@@ -161,20 +140,17 @@ def merged_only(root: Path) -> bool:
     return not (root / PART_MASKS).is_dir() and (root / MERGED).is_dir()
 
 
-def read_photograph(root: Path, key: str) -> np.ndarray:
-    """Picture ``(1024, 1024, 3)`` uint8."""
-    return read_image(root / IMAGES / f"{key}.jpg")
+def _masks(root: Path) -> tuple[_Reader, _Reader, list[Path]]:
+    """How the labels and the label map of an id are read, and the folders that they come from."""
+    if merged_only(root):
+        return _merged_labels, read_merged_map, [root / MERGED]
+    parts = existing(root / PART_MASKS, "folder of part masks")
+    return part_labels, read_part_map, [parts, *sorted(p for p in parts.iterdir() if p.is_dir())]
 
 
 def part_path(root: Path, key: str, name: str) -> Path:
     """Where the mask of one part of an image lies."""
     return root / PART_MASKS / str(int(key) // 2000) / f"{int(key):05d}_{name}.png"
-
-
-def part_files(root: Path, key: str) -> dict[str, Path]:
-    """Part masks that an image has, by class name in painting order."""
-    paths = {name: part_path(root, key, name) for name in COMPONENTS}
-    return {name: path for name, path in paths.items() if path.is_file()}
 
 
 def read_part(path: Path) -> np.ndarray:
@@ -185,21 +161,27 @@ def read_part(path: Path) -> np.ndarray:
         return np.array(picture.convert("L")) != 0
 
 
+def read_parts(root: Path, key: str) -> dict[str, np.ndarray]:
+    """The part masks that an image has, by class name in the official order."""
+    paths = {name: part_path(root, key, name) for name in COMPONENTS}
+    return {name: read_part(path) for name, path in paths.items() if path.is_file()}
+
+
 def read_part_map(root: Path, key: str) -> np.ndarray:
     """Label map ``(512, 512)`` uint8: the parts painted in the official order, later ones over earlier ones."""
-    label_map = np.zeros((MAP_SIZE, MAP_SIZE), np.uint8)
-    files = part_files(root, key)
-    if not files:
+    parts = read_parts(root, key)
+    if not parts:
         raise InputError(f"picture {key} has no part mask in {root / PART_MASKS / str(int(key) // 2000)}: restore them")
-    for name, path in files.items():
-        label_map[read_part(path)] = CELEBAMASK.index(name)
+    label_map = np.zeros((MAP_SIZE, MAP_SIZE), np.uint8)
+    for name, mask in parts.items():
+        label_map[mask] = CELEBAMASK.index(name)
     return label_map
 
 
 def part_labels(root: Path, key: str) -> np.ndarray:
     """Image-level labels ``(K,)`` uint8: the part file is there and not empty, whatever was painted over it later."""
-    files = part_files(root, key)
-    return np.array([name in files and read_part(files[name]).any() for name in COMPONENTS], np.uint8)
+    parts = read_parts(root, key)
+    return np.array([name in parts and parts[name].any() for name in COMPONENTS], np.uint8)
 
 
 def read_merged_map(root: Path, key: str) -> np.ndarray:

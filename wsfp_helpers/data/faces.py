@@ -20,16 +20,11 @@ class Faces:
     read_map: Callable[[str], np.ndarray]
     """From an id to its label map ``(H, W)`` uint8 in ``scheme`` (255 = ignored)."""
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Columns of facts about each image."""
+    """Columns ``(n,)`` of facts about each image."""
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Names of groups ``(n,)``, one an image, by what they are groups of: for results by group."""
     scored: tuple[str, ...] | None = None
     """Classes of the mean F1 where the label maps outline only some of them (``None``: all)."""
-
-    def __post_init__(self) -> None:
-        for name in ("attributes", "groups"):
-            columns = {key: np.asarray(column) for key, column in getattr(self, name).items()}
-            object.__setattr__(self, name, columns)
 
     def __len__(self) -> int:
         return len(self.weak)

@@ -1,7 +1,7 @@
 """A plain folder of pictures, and index PNGs beside them: one's own data, and what LaPa and Helen come down to."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -62,21 +62,17 @@ def pictures_by_id(path: Path, ending: str = "") -> dict[str, list[Path]]:
 
 
 def paired(
-    name: str,
-    pictures: Mapping[str, Path],
-    maps: Mapping[str, Path],
-    scheme: Scheme,
-    licence: str = "",
+    name: str, pictures: Mapping[str, Path], maps: Mapping[str, Path], scheme: Scheme, licence: str = ""
 ) -> Faces:
     """Faces from paths of pictures and index PNGs by id; a label map must have the size of its picture.
 
     Raises :class:`InputError` when label maps are missing, with their number and the first of them.
     """
     check_there(name, maps.values(), "label maps")
-    read_map = partial(_read_map, dict(pictures), dict(maps), scheme)
-    labels = label_table(name.replace(" ", "-"), list(pictures), partial(_labels, read_map, scheme), maps.values())
-    weak = WeakFaces(name, list(pictures), partial(_read_picture, dict(pictures)), labels, scheme, licence)
-    return Faces(weak, read_map)
+    ids, read_map = list(pictures), partial(_read_map, pictures, maps, scheme)
+    sources = maps.values()
+    labels = label_table(name.replace(" ", "-"), ids, lambda key: present_classes(read_map(key), scheme), sources)
+    return Faces(WeakFaces(name, ids, partial(read_picture, pictures), labels, scheme, licence), read_map)
 
 
 def check_there(name: str, paths: Iterable[Path], what: str) -> None:
@@ -85,12 +81,13 @@ def check_there(name: str, paths: Iterable[Path], what: str) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(
-            f"{name}: {len(missing)} of {len(paths)} {what} are missing, the first is {missing[0]}; "
-            f"restore them, or leave out the pictures"
+            f"{name}: {len(missing)} of {len(paths)} {what} are missing, the first is {missing[0]}: restore them "
+            f"(`wsfp data verify` names them all)"
         )
 
 
-def _read_picture(pictures: Mapping[str, Path], key: str) -> np.ndarray:
+def read_picture(pictures: Mapping[str, Path], key: str) -> np.ndarray:
+    """Picture ``(H, W, 3)`` uint8 of an id, from the paths by id."""
     return read_image(pictures[key])
 
 
@@ -103,7 +100,3 @@ def _read_map(pictures: Mapping[str, Path], maps: Mapping[str, Path], scheme: Sc
             f"{width} x {height}: expected the same size"
         )
     return label_map
-
-
-def _labels(read_map: Callable[[str], np.ndarray], scheme: Scheme, key: str) -> np.ndarray:
-    return present_classes(read_map(key), scheme)

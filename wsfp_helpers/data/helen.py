@@ -12,10 +12,10 @@ import numpy as np
 
 from wsfp_helpers.common.cache import label_table
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import existing
-from wsfp_helpers.common.pictures import open_picture, picture_size, read_image
+from wsfp_helpers.common.files import existing, read_rows
+from wsfp_helpers.common.pictures import open_picture, picture_size
 from wsfp_helpers.data.faces import Faces, announce, present_classes
-from wsfp_helpers.data.folder import check_there, find_pictures, paired
+from wsfp_helpers.data.folder import check_there, find_pictures, paired, read_picture
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import LAPA
 
@@ -28,11 +28,10 @@ LICENCE = "Helen: for non-commercial research only; the pictures may not be pass
 def helen(root: str | Path, split: str = "test") -> Faces:
     """Helen: one split in scheme LAPA, 2,000 / 230 / 100 images, or the relabelled train, test and test_resize."""
     root = existing(root, "folder of Helen")
-    smith = is_smith(root)
-    splits = tuple(LISTS) if smith else RELABELLED
+    splits = tuple(LISTS) if is_smith(root) else RELABELLED
     if split not in splits:
         raise InputError(f"unknown split {split!r} of Helen in {root}: expected one of {', '.join(splits)}")
-    if smith:
+    if is_smith(root):
         faces = _smith(root, split)
     else:
         pictures = find_pictures(root / split, "_image")
@@ -49,25 +48,18 @@ def is_smith(root: Path) -> bool:
 
 def _smith(root: Path, split: str) -> Faces:
     name, ids = f"Helen {split}", read_list(root / LISTS[split])
-    check_there(name, [picture_path(root, key) for key in ids], "pictures")
+    pictures = {key: picture_path(root, key) for key in ids}
+    check_there(name, pictures.values(), "pictures")
     maps = [path for key in ids for path in soft_paths(root, key)]
     check_there(name, maps, "soft label maps")
-    labels = label_table(f"helen-{split}", ids, partial(_labels, root), maps)
-    weak = WeakFaces(name, ids, partial(_read_picture, root), labels, LAPA, LICENCE)
-    return Faces(weak, partial(read_soft_map, root))
+    read_map = partial(read_soft_map, root)
+    labels = label_table(f"helen-{split}", ids, lambda key: present_classes(read_map(key), LAPA), maps)
+    return Faces(WeakFaces(name, ids, partial(read_picture, pictures), labels, LAPA, LICENCE), read_map)
 
 
 def read_list(path: Path) -> list[str]:
     """Ids of a list with lines ``index , name``; raises :class:`InputError` naming a line of another form."""
-    ids = []
-    for number, line in enumerate(existing(path, "list of Helen").read_text(encoding="utf-8").splitlines(), 1):
-        index, comma, name = (part.strip() for part in line.partition(","))
-        if not line.strip():
-            continue
-        if not (index.isdigit() and comma and name):
-            raise InputError(f"{path} line {number} is {line!r}: expected 'index , name'; download it again")
-        ids.append(name)
-    return ids
+    return [name for (name,) in read_rows(path, "list of Helen", r"\d+\s*,\s*(.+)", "'index , name'")]
 
 
 def picture_path(root: Path, key: str) -> Path:
@@ -91,14 +83,6 @@ def read_soft_map(root: Path, key: str) -> np.ndarray:
         with open_picture(path) as picture:
             maps.append(np.array(picture.convert("L")))
         if maps[-1].shape != size:
-            (height, width), (rows, columns) = maps[-1].shape, size
-            raise InputError(f"{path} is {width} x {height}, but its picture is {columns} x {rows}: expected one size")
+            found, wanted = (f"{width} x {height}" for height, width in (maps[-1].shape, size))
+            raise InputError(f"{path} is {found}, but its picture is {wanted}: expected one size")
     return np.argmax(maps, 0).astype(np.uint8)
-
-
-def _read_picture(root: Path, key: str) -> np.ndarray:
-    return read_image(picture_path(root, key))
-
-
-def _labels(root: Path, key: str) -> np.ndarray:
-    return present_classes(read_soft_map(root, key), LAPA)

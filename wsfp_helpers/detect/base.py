@@ -27,10 +27,15 @@ Candidates = dict[str, list[Detection]]
 
 
 class Detector(Protocol):
-    """Finds components: ``name`` goes into the boxes file, ``phrases`` are those it knows (``None``: any words)."""
+    """Finds components of a face by their unsided phrases."""
 
-    name: str
-    phrases: tuple[str, ...] | None
+    @property
+    def name(self) -> str:
+        """What the boxes file calls it."""
+
+    @property
+    def phrases(self) -> tuple[str, ...] | None:
+        """Phrases that it knows; ``None``: any words."""
 
     def __call__(self, image: np.ndarray, phrase: str) -> list[Detection]:
         """Candidates for ``phrase`` in a picture ``(H, W, 3)`` uint8, by falling score; often several, or none."""

@@ -38,9 +38,10 @@ class DetectorHead(nn.Module):
         self.body = nn.Sequential(nn.ConvTranspose2d(hidden, fine, 2, stride=2), nn.GELU(), *_block(fine))
         self.score = nn.Conv2d(fine, phrases, 1)
         self.sides = nn.Conv2d(fine, 4 * phrases, 1)
-        nn.init.constant_(self.score.bias, -4.0)  # a rare positive: without it the first steps only push scores down
+        # A positive is rare: with a bias of 0 the first steps would only push the scores down.
+        nn.init.constant_(self.score.get_parameter("bias"), -4.0)
         nn.init.normal_(self.sides.weight, std=0.01)
-        nn.init.constant_(self.sides.bias, 0.7)
+        nn.init.constant_(self.sides.get_parameter("bias"), 0.7)
 
     def forward(self, grid: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and boxes of a token grid ``(B, 384, h, w)``."""
@@ -129,7 +130,8 @@ class EmbeddedDetector:
 
     def _candidates(self, scores: Tensor, boxes: Tensor, size: tuple[int, int], phrases: Sequence[str]) -> Candidates:
         height, width = size
-        side, found = max(size), {phrase: [] for phrase in phrases}
+        side = max(size)
+        found: Candidates = {phrase: [] for phrase in phrases}
         offset = torch.tensor([(side - width) // 2, (side - height) // 2] * 2)
         kind, cell = torch.nonzero(scores > self.threshold, as_tuple=True)
         score, box = scores[kind, cell], boxes[kind, cell] * side - offset

@@ -1,4 +1,4 @@
-"""Grounding DINO through transformers (4.57 and 5): the same weights without groundingdino-py."""
+"""Grounding DINO through transformers: 4.57, or 5.23 and later (those between misplace a caption's full stop)."""
 
 import re
 from collections.abc import Mapping

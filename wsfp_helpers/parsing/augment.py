@@ -125,13 +125,13 @@ def warp(
     shift = rng.uniform(-reach, reach, 2)
     theta = torch.from_numpy(np.column_stack([matrix, shift])).float()[None]
     height, width = target.shape
-    grid = F.affine_grid(theta, (1, 1, height, width), align_corners=False)
+    grid = F.affine_grid(theta, [1, 1, height, width], align_corners=False)
     bend = torch.from_numpy(gaussian_filter(rng.normal(size=(height, width, 2)), (height / 16, width / 16, 0))).float()
     grid = grid + bend / bend.std() * 2 * config.elastic / zoom
-    image = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
-    image = F.grid_sample(image, grid, padding_mode="border", align_corners=False)[0].permute(1, 2, 0).numpy()
-    labels = torch.from_numpy(target).float()[None, None] - IGNORE
-    labels = F.grid_sample(labels, grid, mode="nearest", align_corners=False)[0, 0].numpy() + IGNORE
+    planes = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    image = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)[0].permute(1, 2, 0).numpy()
+    ids = torch.from_numpy(target).float()[None, None] - IGNORE
+    labels = F.grid_sample(ids, grid, mode="nearest", align_corners=False)[0, 0].numpy() + IGNORE
     if rng.random() < 0.5:
         # A texture around the picture is background; below it the shoulders would go on, so nothing is said there.
         x, y = grid[0].numpy().transpose(2, 0, 1)

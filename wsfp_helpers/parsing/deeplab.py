@@ -68,9 +68,8 @@ class DeepLabConfig:
                 "give the file of its backbone as weights (docs/data.md)"
             )
         torch.manual_seed(seed)
-        return build_network(
-            self.network, weights=require(self.weights) if self.network == "resnet38" else self.weights
-        )
+        file = require(self.weights) if self.network == "resnet38" and self.weights else None
+        return build_network(self.network, weights=file or self.weights)
 
     def train(
         self,
@@ -101,9 +100,8 @@ class DeepLab(nn.Module):
             nn.ReLU(),
             nn.Conv2d(512, classes, 3, padding=12, dilation=12),
         )
-        for layer in (self.head[0], self.head[2]):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for name, parameter in self.head.named_parameters():
+            (nn.init.zeros_ if name.endswith("bias") else nn.init.xavier_uniform_)(parameter)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """The parameters that learn faster by ``FitConfig.head_factor``."""
@@ -139,7 +137,7 @@ def build_network(
     For a light one ``weights="DEFAULT"`` fetches torchvision's ImageNet backbone.
     """
     if name in LIGHT:
-        return LightNetwork(name, classes, weights)
+        return LightNetwork(name, classes, None if weights is None else str(weights))
     if name != "resnet38":
         raise InputError(f"unknown segmentation network {name!r}: expected one of {', '.join(NETWORKS)}")
     network = DeepLab(classes)
@@ -214,7 +212,7 @@ def predict_scales(
     network.eval()
     images, size = normalise(to_tensor(pictures)).to(place), pictures.shape[1:3]
     order = torch.from_numpy(CELEBAMASK.flip).to(place)
-    total, looks = 0, 0
+    found = []
     for factor in scales:
         shape = [max(1, round(side * factor)) for side in size]
         scaled = F.interpolate(images, shape, mode="bilinear", align_corners=False, antialias=True)
@@ -222,9 +220,8 @@ def predict_scales(
             scores = network(scaled.flip(-1) if mirrored else scaled)
             if mirrored:
                 scores = scores.flip(-1)[:, order]
-            total = total + F.interpolate(scores, size, mode="bilinear", align_corners=False).softmax(1)
-            looks += 1
-    return (total / looks).cpu()
+            found.append(F.interpolate(scores, size, mode="bilinear", align_corners=False).softmax(1))
+    return torch.stack(found).mean(0).cpu()
 
 
 class DeepLabParser(FaceParser):
@@ -232,6 +229,7 @@ class DeepLabParser(FaceParser):
 
     def __init__(self, network: nn.Module, config: DeepLabConfig, facts: dict | None = None) -> None:
         self.network, self.config, self.facts = network.to(device()).eval(), config, facts or {}
+        self.size = config.size
 
     def save(self, path: str | Path, **facts: object) -> None:
         """Write the network at half precision with its configuration and ``facts``."""

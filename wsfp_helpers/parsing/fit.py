@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def class_weights(targets: Iterable[np.ndarray], power: float, classes: int = le
 
     A class that no target has weighs 0.
     """
-    counts = sum(np.bincount(target.ravel(), minlength=256)[:classes] for target in targets)
+    counts = np.sum([np.bincount(target.ravel(), minlength=256)[:classes] for target in targets], 0)
     share = counts / counts.sum()
     weights = np.where(counts > 0, np.maximum(share, 1e-5) ** -power, 0)
     return torch.from_numpy(weights / (weights * share).sum()).float()
@@ -119,6 +119,7 @@ def fit(
         InputError: The loss is no longer a number, or the state is not of this network.
     """
     accelerator, parameters = new_accelerator("no"), _parameter_groups(network, config)
+    optimiser: torch.optim.Optimizer
     if config.optimiser == "adamw":
         optimiser = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
     else:
@@ -173,7 +174,7 @@ def _resume(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer) 
     return [row["loss"] for row in read_metrics(folder)[:done]]
 
 
-def _parameter_groups(network: nn.Module, config: FitConfig) -> list[dict]:
+def _parameter_groups(network: Any, config: FitConfig) -> list[dict]:
     head = {id(p) for p in network.head_parameters()} if config.head_factor != 1 else set()
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [

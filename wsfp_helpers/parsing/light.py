@@ -220,6 +220,7 @@ class LightParser(FaceParser):
 
     def __init__(self, network: LightDecoder, trunk: Trunk, config: ParserConfig, facts: dict | None = None) -> None:
         self.network, self.trunk, self.config, self.facts = network.eval(), trunk, config, facts or {}
+        self.size = config.size
 
     def save(self, path: str | Path, **facts: object) -> None:
         """Write the decoder at half precision with its configuration and ``facts``; the trunk stays in its own file."""

@@ -4,7 +4,11 @@ Both shipped ones have the same network and the same training; ``weak`` learnt f
 a detector, ``supervised`` from rendered masks: the difference is what pixel labels buy (assets/parser.md).
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
 
 from wsfp_helpers.common.checkpoints import load_strictly, read_about, read_weights
 from wsfp_helpers.common.configs import read_config
@@ -17,7 +21,7 @@ from wsfp_helpers.parsing.zoom import FaceParser
 
 SHIPPED_PARSERS = {name: ASSETS / f"parser_{name}.safetensors" for name in ("weak", "supervised")}
 """Files of the parsers that come with the package."""
-_ADVICE = "load it with the network that it was trained with"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_parser(which: str | Path = "weak", trunk: Trunk | None = None) -> FaceParser:
@@ -37,15 +41,24 @@ def load_parser(which: str | Path = "weak", trunk: Trunk | None = None) -> FaceP
                 f"{path} was trained on the trunk {facts.get('trunk')}, this one is {trunk.fingerprint}: train again"
             )
         config = read_config(ParserConfig, facts.get("config"), path)
-        decoder = LightDecoder(config, trunk.width)
-        load_strictly(decoder, read_weights(path), path, _ADVICE)
-        return LightParser(decoder, trunk, config, facts)
+        return LightParser(_restore(lambda: LightDecoder(config, trunk.width), path), trunk, config, facts)
     if network in NETWORKS:
-        config = read_config(DeepLabConfig, facts.get("config"), path)
-        body = build_network(config.network)
-        load_strictly(body, read_weights(path), path, _ADVICE)
-        return DeepLabParser(body, config, facts)
+        settings = read_config(DeepLabConfig, facts.get("config"), path)
+        return DeepLabParser(_restore(lambda: build_network(settings.network), path), settings, facts)
     raise InputError(
         f"{path} is not the file of a parser (its header names the network {network}): expected {NETWORK} or one of "
         f"{', '.join(NETWORKS)}; choose another file, or train one"
     )
+
+
+def _restore(build: Callable[[], Network], path: Path) -> Network:
+    """The network that ``build`` makes, with the weights of the file."""
+    try:
+        network = build()
+    except (ValueError, TypeError, RuntimeError) as error:  # a width of -4, an unknown name, more than the memory holds
+        why = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} describes a network that cannot be built ({why}): choose another file, or train one"
+        ) from error
+    load_strictly(network, read_weights(path), path, "load it with the network that it was trained with")
+    return network

@@ -1,7 +1,6 @@
 """How a photograph is parsed: as a whole, then closer at the face that was found."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -65,21 +64,16 @@ class Parsed:
         return labels, confidence
 
 
-class SeenSize(Protocol):
-    """Any config of a parser: ``size`` is the side in pixels of what its network sees."""
-
-    size: int
-
-
 class FaceParser:
     """Parses pictures and photographs with a trained ``network``; ``facts`` is what its file says of its training."""
 
     network: nn.Module
-    config: SeenSize
+    size: int
+    """Side in pixels of what the network sees."""
     facts: dict
 
     def probabilities(self, pictures: np.ndarray, flip: bool = True) -> Tensor:
-        """Class probabilities ``(B, 19, S, S)`` of pictures ``(B, S, S, 3)`` uint8, S being ``config.size``.
+        """Class probabilities ``(B, 19, S, S)`` of pictures ``(B, S, S, 3)`` uint8, S being ``size``.
 
         ``flip``: mean with the mirrored picture, mirrored back and its left and right classes exchanged.
         """
@@ -95,7 +89,9 @@ class FaceParser:
         box = (height - side) // 2, (width - side) // 2, side
         total = self._view(canvas, box, settings.flip and not settings.most)[0]
         found, face, certainty = find_face(total), None, 0.0
-        for _ in range(settings.most if found else 0):
+        for _ in range(settings.most):
+            if found is None:
+                break
             side = max(round((found[1] - found[0]) / settings.face_height), 16)
             top = round((found[0] + found[1]) / 2 - settings.anchor[0] * side)
             left = round((found[2] + found[3]) / 2 - settings.anchor[1] * side)
@@ -107,7 +103,7 @@ class FaceParser:
                 break
             found = seen[0] + rows.start, seen[1] + rows.start, seen[2] + columns.start, seen[3] + columns.start
             face, certainty = found, _certainty(closer, seen)
-            if face[1] - face[0] >= settings.close_enough * settings.face_height * side:
+            if found[1] - found[0] >= settings.close_enough * settings.face_height * side:
                 break
         return Parsed(total, size, face, certainty)
 
@@ -122,7 +118,7 @@ class FaceParser:
         columns = slice(max(left, 0), min(left + side, canvas.shape[1]))
         margins = [(rows.start - top, top + side - rows.stop), (columns.start - left, left + side - columns.stop)]
         square = np.pad(canvas[rows, columns], [*margins, (0, 0)], mode="edge")
-        shape = (self.config.size,) * 2
+        shape = (self.size,) * 2
         picture = np.array(Image.fromarray(square).resize(shape, Image.Resampling.BICUBIC))
         whole = _enlarge(self.probabilities(picture[None], flip), (side, side))[0]
         return whole[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left], rows, columns
@@ -134,15 +130,15 @@ def find_face(probability: Tensor) -> tuple[float, float, float, float] | None:
     inside = probability[[CELEBAMASK.index(name) for name in FACE]].sum(0)
     if max(height, width) > 200:
         inside = F.interpolate(inside[None, None], scale_factor=200 / max(height, width), mode="area")[0, 0]
-    inside = inside.numpy()
-    parts, count = ndimage.label(inside > 0.5)
+    share = inside.numpy()
+    parts, count = ndimage.label(share > 0.5)
     if not count:
         return None
-    largest = parts == 1 + np.argmax(ndimage.sum(inside, parts, range(1, count + 1)))
+    largest = parts == 1 + np.argmax(ndimage.sum(share, parts, range(1, count + 1)))
     if largest.mean() < 0.002:
         return None
     rows, columns = (np.flatnonzero(along > 0.08 * along.max()) for along in (largest.sum(1), largest.sum(0)))
-    y, x = height / inside.shape[0], width / inside.shape[1]
+    y, x = height / share.shape[0], width / share.shape[1]
     return rows[0] * y, (rows[-1] + 1) * y, columns[0] * x, (columns[-1] + 1) * x
 
 

@@ -114,7 +114,7 @@ def _other_palette(path: Path, scheme: Scheme) -> bool:
     with Image.open(path) as picture:
         if picture.mode != "P":
             return False
-        colours = np.reshape(picture.getpalette("RGB"), (-1, 3))[: len(scheme)]
+        colours = np.array(picture.getpalette("RGB"), int).reshape(-1, 3)[: len(scheme)]
     for known in (scheme, *SCHEMES.values()):
         shared = min(len(colours), len(known))
         if np.array_equal(colours[:shared], palette(known)[:shared]):

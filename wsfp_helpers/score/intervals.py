@@ -1,6 +1,6 @@
 """Bootstrap intervals over images, and scores by group."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,13 +54,13 @@ def _quantiles(values: np.ndarray, percents: Sequence[float]) -> np.ndarray:
 
 
 def by_group(
-    matrices: np.ndarray, groups: Sequence, scheme: Scheme = CELEBAMASK, scored: Sequence[str] | None = None
+    matrices: np.ndarray, groups: Iterable, scheme: Scheme = CELEBAMASK, scored: Sequence[str] | None = None
 ) -> Mapping[str, Scores]:
-    """Scores of each group of images: ``groups`` has one value an image, e.g. ``faces.attributes["gender"]``.
+    """Scores of each group of images: ``groups`` has one value per image, e.g. ``faces.attributes["gender"]``.
 
     Groups come in sorted order; ``scores.images`` is the size of the group, to be printed beside its score.
     """
-    groups = np.asarray([str(group) for group in groups])
-    if len(groups) != len(matrices):
-        raise InputError(f"{len(groups)} group names for {len(matrices)} images: expected one an image")
-    return {str(group): pooled(matrices[groups == group], scheme, scored) for group in np.unique(groups)}
+    names = np.asarray([str(group) for group in groups])
+    if len(names) != len(matrices):
+        raise ValueError(f"{len(names)} group names for {len(matrices)} images: expected one per image")
+    return {str(name): pooled(matrices[names == name], scheme, scored) for name in np.unique(names)}

@@ -1,9 +1,10 @@
 """Scores of pseudo labels: reports that read label maps, never part of training."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import read_label_map
@@ -14,30 +15,30 @@ from wsfp_helpers.method.pseudo import check_labels, strongest
 from wsfp_helpers.score.confusion import Scores, evaluate_pairs
 
 
-def sweep_matrices(fcams: Iterable[Fcam], faces: Faces, thresholds: Sequence[float]) -> np.ndarray:
+def sweep_matrices(fcams: Iterable[Fcam], faces: Faces, thresholds: ArrayLike) -> np.ndarray:
     """Confusion matrices ``(T, C, C)`` int64 of the pseudo labels at every threshold, in one pass over the maps.
 
     A pixel is its strongest class at every threshold below that value, and background from there on: a histogram of
     (true class, strongest class, value), summed from the top, holds the counts of all thresholds at once.
     """
-    thresholds, classes = np.asarray(thresholds, np.float32), len(CELEBAMASK)
-    if thresholds.ndim != 1 or not len(thresholds) or (np.diff(thresholds) < 0).any():
+    rising, classes = np.asarray(thresholds, np.float32), len(CELEBAMASK)
+    if rising.ndim != 1 or not len(rising) or (np.diff(rising) < 0).any():
         raise ValueError("thresholds must be a list in rising order")
-    bins = len(thresholds) + 1
+    bins = len(rising) + 1
     histogram = np.zeros(classes * classes * bins, np.int64)
     for fcam, truth in _with_truth(fcams, faces):
         best, values = strongest(fcam, truth.shape)
         scored = truth != IGNORE
-        passed = np.searchsorted(thresholds, values[scored])
+        passed = np.searchsorted(rising, values[scored])
         joint = (truth[scored].astype(np.int64) * classes + best[scored]) * bins + passed
         histogram += np.bincount(joint, minlength=len(histogram))
-    histogram = histogram.reshape(classes, classes, bins)
-    matrices = histogram[..., ::-1].cumsum(-1)[..., ::-1][..., 1:].transpose(2, 0, 1).copy()
-    matrices[:, :, 0] = histogram.sum((1, 2)) - matrices[:, :, 1:].sum(2)
+    joint = histogram.reshape(classes, classes, bins)
+    matrices = joint[..., ::-1].cumsum(-1)[..., ::-1][..., 1:].transpose(2, 0, 1).copy()
+    matrices[:, :, 0] = joint.sum((1, 2)) - matrices[:, :, 1:].sum(2)
     return matrices
 
 
-def sweep_thresholds(fcams: Iterable[Fcam], faces: Faces, thresholds: Sequence[float]) -> np.ndarray:
+def sweep_thresholds(fcams: Iterable[Fcam], faces: Faces, thresholds: ArrayLike) -> np.ndarray:
     """Mean F1 ``(T,)`` in percent of the pseudo labels at every threshold (rising): a report, not a way to choose one.
 
     ``faces`` must hold every id of the maps; its label maps are read here and go nowhere else.

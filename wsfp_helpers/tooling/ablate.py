@@ -7,6 +7,7 @@ are trained once, and a killed table goes on where it was.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,8 +63,14 @@ def table4(config: Profile) -> list[Row]:
     rows, left = [], set().union(*steps.values())
     for name, added in steps.items():
         left = left - added
-        rows.append(Row(name, tcd=replace(config.train.tcd, **dict.fromkeys(left, 0.0))))
+        rows.append(Row(name, tcd=_change(config, dict.fromkeys(left, 0.0))))
     return rows
+
+
+def _change(config: Profile, weights: Mapping[str, Any]) -> TcdConfig:
+    if config.train.tcd is None:
+        raise InputError(f"profile {config.name} trains without TCD: there are no weights to change")
+    return replace(config.train.tcd, **weights)
 
 
 FIG6 = {
@@ -80,7 +87,7 @@ FIG6 = {
 def fig6(config: Profile) -> list[Row]:
     """Fig. 6: one loss weight changed at a time."""
     return [
-        Row(f"{weight} = {value}", tcd=replace(config.train.tcd, **{weight: value}))
+        Row(f"{weight} = {value}", tcd=_change(config, {weight: value}))
         for weight, values in FIG6.items()
         for value in values
     ]

@@ -91,58 +91,53 @@ def as_dict(findings: Iterable[Finding]) -> dict:
     return {"ok": all(finding.state != GAP for finding in findings), "findings": [asdict(f) for f in findings]}
 
 
+def _check(section: str, name: str, value: str, good: object, todo: str, otherwise: str = GAP) -> Finding:
+    """A finding that is ``ok``, or ``otherwise`` with its cure."""
+    return Finding(section, name, value) if good else Finding(section, name, value, otherwise, todo)
+
+
 def _software() -> Iterable[Finding]:
-    fits = (3, 11) <= sys.version_info[:2] < (3, 14)
-    todo = "" if fits else "the course is tested with Python 3.11 to 3.13: make setup PYTHON=python3.12"
-    yield Finding("software", "python", platform.python_version(), GOOD if fits else GAP, todo)
+    python, mend = platform.python_version(), "run make setup, or pip install -e ."
+    cure = "the course is tested with Python 3.11 to 3.13: make setup PYTHON=python3.12"
+    yield _check("software", "python", python, (3, 11) <= sys.version_info[:2] < (3, 14), cure)
     yield Finding("software", "wsfp", f"{version('wsfp-helpers') or 'not installed'}, revision {revision()}")
     needed = [name for name in metadata.requires("wsfp-helpers") or [] if "extra ==" not in name]
-    for package in (re.match(r"[\w-]+", name)[0] for name in needed):
+    for package in (re.split(r"[^\w-]", name, maxsplit=1)[0] for name in needed):
         found = version(package)
-        todo = "" if found else "run make setup, or pip install -e ."
-        yield Finding("software", package, found or "not installed", GOOD if found else GAP, todo)
+        yield _check("software", package, found or "not installed", found, mend)
     for package, purpose in OPTIONAL.items():
-        found = version(package)
-        todo = "" if found else f"only for {purpose}: pip install -e '.[detector]'"
-        yield Finding("software", package, found or "not installed", GOOD if found else OPTION, todo)
+        found, cure = version(package), f"only for {purpose}: pip install -e '.[detector]'"
+        yield _check("software", package, found or "not installed", found, cure, OPTION)
     for module in IMPORTED:
-        if (error := _import_error(module)) is not None:
-            todo = "torch and torchvision do not fit each other: run python tools/torchvision_cpu.py (docs/faq.md)"
-            yield Finding("software", f"import {module}", error, GAP, todo)
-
-
-def _import_error(module: str) -> str | None:
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # whatever a broken installation raises is the finding
-        return f"{type(error).__name__}: {error}"
-    return None
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever a broken installation raises is the finding
+            cure = "torch and torchvision do not fit each other: run python tools/torchvision_cpu.py (docs/faq.md)"
+            yield Finding("software", f"import {module}", f"{type(error).__name__}: {error}", GAP, cure)
 
 
 def _machine() -> Iterable[Finding]:
     yield Finding("machine", "processor", machine())
     yield Finding("machine", "torch device", _device())
     threads, cores = torch.get_num_threads(), cpu_count()
-    todo = "" if threads <= cores else f"more threads than cores wait for each other: export OMP_NUM_THREADS={cores}"
-    yield Finding("machine", "torch threads", str(threads), GOOD if threads <= cores else OPTION, todo)
+    cure = f"more threads than cores wait for each other: export OMP_NUM_THREADS={cores}"
+    yield _check("machine", "torch threads", str(threads), threads <= cores, cure, OPTION)
     memory = psutil.virtual_memory()
-    enough, text = memory.available > 2e9, f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
-    yield Finding("machine", "memory", text, *((GOOD, "") if enough else (OPTION, "a notebook takes up to 2 GB")))
-    if not _nearest(cache_dir()).is_dir():
-        value = f"WSFP_CACHE is {cache_dir()}, which is or lies in a file"
+    text, cure = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free", "a notebook takes up to 2 GB"
+    yield _check("machine", "memory", text, memory.available > 2e9, cure, OPTION)
+    cache, place = cache_dir(), _nearest(cache_dir())
+    if not place.is_dir():
+        value = f"WSFP_CACHE is {cache}, which is or lies in a file"
         yield Finding("machine", "cache", value, GAP, "set WSFP_CACHE to a folder, or unset it")
-    free = shutil.disk_usage(_nearest(cache_dir())).free
-    enough, text = free > 3e9, f"{free / 1e9:.1f} GB free for the cache in {cache_dir()}"
-    cure = "the cache takes up to 3 GB: free space, or set WSFP_CACHE to another folder"
-    yield Finding("machine", "disk", text, *((GOOD, "") if enough else (OPTION, cure)))
+    free, cure = shutil.disk_usage(place).free, "free space, or set WSFP_CACHE to another folder"
+    text = f"{free / 1e9:.1f} GB free for the cache in {cache}"
+    yield _check("machine", "disk", text, free > 3e9, f"the cache takes up to 3 GB: {cure}", OPTION)
 
 
 def _device() -> str:
     if torch.cuda.is_available():
         return f"cuda: {torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 1e9:.0f} GB"
-    if torch.backends.mps.is_available():
-        return "mps (Apple); the course uses the CPU there"
-    return "cpu"
+    return "mps (Apple); the course uses the CPU there" if torch.backends.mps.is_available() else "cpu"
 
 
 def _nearest(path: Path) -> Path:
@@ -150,51 +145,50 @@ def _nearest(path: Path) -> Path:
 
 
 def _data() -> Iterable[Finding]:
-    yield _shipped("data", "SynthFaces-19", PACK, "git checkout wsfp_helpers/assets/synthfaces19.zip")
+    yield _shipped("data", "SynthFaces-19", PACK)
     for split, path in SHIPPED_BOXES.items():
-        yield _boxes(f"boxes of {split}", path)
+        yield _shipped("data", f"boxes of {split}", path, "scripts/train_detector.py")
     for folder in data_dirs()[:-1]:  # $WSFP_DATA, where it is set; the cache is made when it is needed
         if not folder.is_dir():
-            todo = "set WSFP_DATA to the folder that holds your data sets, or unset it"
-            yield Finding("data", "WSFP_DATA", f"no folder at {folder}", GAP, todo)
-    folder = find_frl_london()
-    todo = "" if folder else "102 real photographs: wsfp data get frl-london (38 MB), or WSFP_DATA=FOLDER"
-    yield Finding("data", "FRL London", str(folder or "no complete copy"), GOOD if folder else OPTION, todo)
+            cure = "set WSFP_DATA to the folder that holds your data sets, or unset it"
+            yield Finding("data", "WSFP_DATA", f"no folder at {folder}", GAP, cure)
+    photographs = find_frl_london()
+    cure = "102 real photographs: wsfp data get frl-london (38 MB), or WSFP_DATA=FOLDER"
+    yield _check("data", "FRL London", str(photographs or "no complete copy"), photographs, cure, OPTION)
     for name in FOLDERS.values():
         yield _full_size("data", name, name, "ask its authors for it, unpack it there, then wsfp data verify")
 
 
 def _weights() -> Iterable[Finding]:
     for name, (file, script) in SHIPPED_WEIGHTS.items():
-        yield _shipped("weights", name, ASSETS / file, f"git checkout wsfp_helpers/assets/{file}, or run {script}")
+        yield _shipped("weights", name, ASSETS / file, script)
     for name, (file, source) in FULL_SIZE_WEIGHTS.items():
         yield _full_size("weights", name, file, f"it comes from {source}")
 
 
-def _shipped(section: str, name: str, path: Path, cure: str) -> Finding:
-    cure = f"it comes with the package: {cure}"
+def _shipped(section: str, name: str, path: Path, script: str = "") -> Finding:
+    again = f", or run {script}" if script else ""
+    cure = f"it comes with the package: git checkout wsfp_helpers/assets/{path.name}{again}"
     if not path.is_file():
         return Finding(section, name, f"{path} is missing", GAP, cure)
     try:
-        whole = is_zipfile(path) if path.suffix == ".zip" else read_about(path) is not None
-    except InputError:
-        whole = False
-    if not whole:
-        return Finding(section, name, f"{path} is truncated or damaged", GAP, cure)
-    return Finding(section, name, f"{path.name}, {path.stat().st_size / 1e6:.1f} MB")
-
-
-def _boxes(name: str, path: Path) -> Finding:
-    try:
-        return Finding("data", name, f"{path.name}, {len(read_boxes(path))} pictures")
+        return Finding(section, name, f"{path.name}, {_amount(path)}")
     except InputError as error:
-        cure = f"git checkout wsfp_helpers/assets/{path.name}, or run scripts/train_detector.py"
-        return Finding("data", name, str(error), GAP, f"it comes with the package: {cure}")
+        return Finding(section, name, str(error), GAP, cure)
+
+
+def _amount(path: Path) -> str:
+    """How much is in a shipped file; raises :class:`InputError` when it is damaged."""
+    if path.suffix == ".jsonl":
+        return f"{len(read_boxes(path))} pictures"
+    if path.suffix == ".safetensors":
+        read_about(path)
+    elif not is_zipfile(path):
+        raise InputError(f"{path} is truncated or damaged")
+    return f"{path.stat().st_size / 1e6:.1f} MB"
 
 
 def _full_size(section: str, name: str, place: str, cure: str) -> Finding:
-    found = find(place)
-    if found is not None:
-        return Finding(section, name, str(found))
-    todo = f"only for the full-size profile; expected at {data_dirs()[0] / place}: {cure}"
-    return Finding(section, name, "not found", OPTION, todo)
+    found, expected = find(place), data_dirs()[0] / place
+    todo = f"only for the full-size profile; expected at {expected}: {cure}"
+    return _check(section, name, str(found or "not found"), found, todo, OPTION)

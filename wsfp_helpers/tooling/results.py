@@ -8,7 +8,8 @@ absent class.  ``NAME.md``, and for tables a plot ``NAME.png``, are made from it
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from wsfp_helpers.common.files import atomic_path, existing, read_json, write_js
 from wsfp_helpers.common.machine import knows_revision, machine, revision
 from wsfp_helpers.labels import CELEBAMASK, Scheme
 from wsfp_helpers.score.confusion import POLICY, Scores, pooled
-from wsfp_helpers.score.intervals import Intervals, bootstrap
+from wsfp_helpers.score.intervals import bootstrap
 
 _ROOT = Path(__file__).parents[2]
 FOLDER = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path()) / "docs" / "results"
@@ -73,11 +74,12 @@ def row(
     name: str, metric: str, unit: str, seeds: Sequence[float], per_class: Mapping[str, Sequence[float]] | None = None
 ) -> dict[str, object]:
     """One row: ``seeds`` has one value per seed, and so has each class of ``per_class``.  NaN becomes ``None``."""
-    per_class = {key: [_plain(value) for value in values] for key, values in (per_class or {}).items()}
-    return {
-        "name": name, "metric": metric, "unit": unit, "seeds": [_plain(value) for value in seeds],
-        "per_class": per_class,
-    }  # fmt: skip
+    by_class = {key: _without_nan(values) for key, values in (per_class or {}).items()}
+    return dict(zip(ROW_KEYS, (name, metric, unit, _without_nan(seeds), by_class), strict=True))
+
+
+def _without_nan(values: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None or math.isnan(value) else float(value) for value in values]
 
 
 def scores_row(name: str, scores: Sequence[Scores]) -> dict[str, object]:
@@ -94,13 +96,13 @@ def scored_rows(
     The interval of the mean over the seeds (:func:`wsfp_helpers.score.intervals.bootstrap`) is one value for all seeds.
     """
     scores = scores_row(name, [pooled(each, scheme, scored) for each in matrices])
-    return [scores, *_interval_rows(name, bootstrap(matrices, scheme, scored=scored))]
+    return [scores, *_interval_rows(name, matrices, scheme, scored)]
 
 
 def group_rows(
     name: str,
     matrices: np.ndarray,
-    groups: Mapping[str, Sequence],
+    groups: Mapping[str, Iterable],
     scheme: Scheme = CELEBAMASK,
     scored: Sequence[str] | None = None,
 ) -> list[dict[str, object]]:
@@ -118,13 +120,15 @@ def group_rows(
             means = [pooled(each, scheme, scored).mean_f1 for each in chosen]
             rows.append(row(label, "mean_f1", "percent", means))
             if count >= FEW:
-                rows += _interval_rows(label, bootstrap(chosen, scheme, scored=scored))
+                rows += _interval_rows(label, chosen, scheme, scored)
     return rows
 
 
-def _interval_rows(name: str, interval: Intervals) -> list[dict[str, object]]:
-    ends = zip((LOW, HIGH), ("mean_f1_low", "mean_f1_high"), interval.mean_f1, strict=True)
-    return [row(name + end, metric, "percent", [value]) for end, metric, value in ends]
+def _interval_rows(
+    name: str, matrices: np.ndarray, scheme: Scheme, scored: Sequence[str] | None
+) -> list[dict[str, object]]:
+    low, high = bootstrap(matrices, scheme, scored=scored).mean_f1
+    return [row(name + LOW, "mean_f1_low", "percent", [low]), row(name + HIGH, "mean_f1_high", "percent", [high])]
 
 
 def write_results(name: str, command: str, rows: Sequence[Mapping], folder: str | Path) -> Path:
@@ -161,48 +165,54 @@ def read_results(name: str, folder: str | Path = FOLDER) -> dict:
     return content
 
 
+def _check(content: object, path: Path) -> None:
+    if not isinstance(content, Mapping) or tuple(content) != KEYS:
+        raise InputError(f"{path} is not a results file: expected an object with {', '.join(KEYS)}")
+    for each in content["rows"]:
+        if tuple(each) != ROW_KEYS:
+            raise InputError(f"{path} has a row with {', '.join(each)}: expected {', '.join(ROW_KEYS)}")
+        seeds = len(each["seeds"])
+        if seeds == 0 or any(len(values) != seeds for values in each["per_class"].values()):
+            raise InputError(f"{path}: row {each['name']!r} needs one value per seed, also for every class")
+
+
 def format_page(name: str, content: Mapping) -> str:
     """The Markdown page of a results file: what was run, one table of all rows, one of the classes.
 
     Rows of :func:`scored_rows` that hold the ends of an interval become a column.
     """
-    ends = {r["name"]: r["seeds"][0] for r in content["rows"] if r["name"].endswith((LOW, HIGH))}
+    ends = {r["name"]: _number(r["seeds"][0]) for r in content["rows"] if r["name"].endswith((LOW, HIGH))}
     rows = [r for r in content["rows"] if r["name"] not in ends]
-    lines = [f"# {name.replace('_', ' ')}", "", f"Made from `{name}.json`; do not edit.", ""]
-    if name in ABOUT:
-        lines += [ABOUT[name], ""]
-    lines += [
-        f"- Command: `{content['command']}`",
-        f"- Revision: {content['revision']}",
-        f"- Machine: {content['machine']}",
-        f"- Date: {content['date']}",
-        "",
-        f"| name | metric | value |{' 95 % interval |' * bool(ends)} unit | seeds |",
-        f"| --- | --- | ---: |{' ---: |' * bool(ends)} --- | ---: |",
-    ]
-    for r in rows:
-        known = r["name"] + LOW in ends
-        interval = f" {_number(ends[r['name'] + LOW])} to {_number(ends[r['name'] + HIGH])} |" if known else " |"
-        lines.append(
-            f"| {r['name']} | {r['metric']} | {summary(r['seeds'])} |{interval * bool(ends)} {r['unit']} "
-            f"| {len(r['seeds'])} |"
-        )
-    if name in PLOTTED:
-        lines += ["", f"![{_alt(name, rows)}]({name}.png)"]
-    lines += ["", "With several seeds: mean ± standard deviation over the seeds."]
+    facts = [f"- {key.capitalize()}: {content[key]}" for key in ("revision", "machine", "date")]
+    heads = ["name", "metric", "value", "unit", "seeds"]
+    cells = [[r["name"], r["metric"], summary(r["seeds"]), r["unit"], str(len(r["seeds"]))] for r in rows]
     if ends:
-        lines += ["", INTERVAL]
-    if any(r["metric"] == "mean_f1" for r in rows):
-        lines += ["", f"F1: {POLICY}."]
-    detailed = [r for r in rows if r["per_class"]]
-    if detailed:
+        heads.insert(3, "95 % interval")
+        for line in cells:
+            line.insert(3, " to ".join(ends[line[0] + end] for end in (LOW, HIGH) if line[0] + end in ends))
+    parts = [
+        f"# {name.replace('_', ' ')}",
+        f"Made from `{name}.json`; do not edit.",
+        ABOUT.get(name),
+        "\n".join([f"- Command: `{content['command']}`", *facts]),
+        _table(heads, cells, left=("name", "metric", "unit")),
+        f"![{_alt(name, rows)}]({name}.png)" if name in PLOTTED else None,
+        "With several seeds: mean ± standard deviation over the seeds.",
+        INTERVAL if ends else None,
+        f"F1: {POLICY}." if any(r["metric"] == "mean_f1" for r in rows) else None,
+    ]
+    if detailed := [r for r in rows if r["per_class"]]:
         classes = dict.fromkeys(key for r in detailed for key in r["per_class"])
-        lines += ["", "## By class", "", "| class | " + " | ".join(r["name"] for r in detailed) + " |"]
-        lines += ["| --- |" + " ---: |" * len(detailed)]
-        for key in classes:
-            cells = (summary(r["per_class"][key]) if key in r["per_class"] else "" for r in detailed)
-            lines.append(f"| {key} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        cells = [
+            [key, *(summary(r["per_class"][key]) if key in r["per_class"] else "" for r in detailed)] for key in classes
+        ]
+        parts += ["## By class", _table(["class", *(r["name"] for r in detailed)], cells, left=("class",))]
+    return "\n\n".join(part for part in parts if part is not None) + "\n"
+
+
+def _table(heads: Sequence[str], cells: Iterable[Sequence[str]], left: Sequence[str]) -> str:
+    line = ["---" if head in left else "---:" for head in heads]
+    return "\n".join(f"| {' | '.join(each)} |" for each in (heads, line, *cells))
 
 
 def summary(values: Sequence[float | None]) -> str:
@@ -210,11 +220,12 @@ def summary(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "–"
-    mean = sum(known) / len(known)
-    if len(known) == 1:
-        return _number(mean)
-    spread = math.sqrt(sum((value - mean) ** 2 for value in known) / (len(known) - 1))
-    return f"{_number(mean)} ± {_number(spread)}"
+    spread = f" ± {_number(statistics.stdev(known))}" if len(known) > 1 else ""
+    return f"{_number(statistics.mean(known))}{spread}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value == 0 or 0.01 <= abs(value) < 1e6 else f"{value:.1e}"
 
 
 def check_pages(folder: str | Path = FOLDER) -> list[str]:
@@ -225,21 +236,18 @@ def check_pages(folder: str | Path = FOLDER) -> list[str]:
     """
     folder, problems = Path(folder), []
     for path in sorted(folder.glob("*.json")):
-        page, content = path.with_suffix(".md"), read_results(path.stem, folder)
+        page, plot, content = path.with_suffix(".md"), path.with_suffix(".png"), read_results(path.stem, folder)
         if not knows_revision(content["revision"]):
             problems.append(f"{path} was made at {content['revision']}, which is no commit: make it from a clean clone")
         if not page.exists():
             problems.append(f"{path} has no page: write it with write_pages()")
         elif page.read_text(encoding="utf-8") != format_page(path.stem, content):
             problems.append(f"{page} differs from its results file: write it again with write_pages()")
-        if path.stem in PLOTTED and _drawn_from(path.with_suffix(".png")) != _digest(content):
-            problems.append(
-                f"{path.with_suffix('.png')} is not drawn from its results file: write it with write_pages()"
-            )
-    for page in sorted([*folder.glob("*.md"), *folder.glob("*.png")]):
-        if page.name != "README.md" and not page.with_suffix(".json").exists():
-            problems.append(f"{page} has no results file")
-    return problems
+        if path.stem in PLOTTED and not (plot.exists() and _drawn_from(plot) == _digest(content)):
+            problems.append(f"{plot} is not drawn from its results file: write it with write_pages()")
+    pages = sorted([*folder.glob("*.md"), *folder.glob("*.png")])
+    alone = [page for page in pages if page.name != "README.md" and not page.with_suffix(".json").exists()]
+    return problems + [f"{page} has no results file" for page in alone]
 
 
 def write_pages(folder: str | Path = FOLDER) -> None:
@@ -294,26 +302,5 @@ def _digest(content: Mapping) -> str:
 
 def _drawn_from(plot: Path) -> str | None:
     """What :func:`_draw` left in a plot about the rows that it shows."""
-    if not plot.exists():
-        return None
     with Image.open(plot) as picture:
         return picture.info.get("Comment")
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}" if value == 0 or 0.01 <= abs(value) < 1e6 else f"{value:.1e}"
-
-
-def _plain(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)
-
-
-def _check(content: object, path: str | Path) -> None:
-    if not isinstance(content, Mapping) or tuple(content) != KEYS:
-        raise InputError(f"{path} is not a results file: expected an object with {', '.join(KEYS)}")
-    for each in content["rows"]:
-        if tuple(each) != ROW_KEYS:
-            raise InputError(f"{path} has a row with {', '.join(each)}: expected {', '.join(ROW_KEYS)}")
-        lengths = {len(each["seeds"])} | {len(values) for values in each["per_class"].values()}
-        if lengths == {0} or len(lengths) != 1:
-            raise InputError(f"{path}: row {each['name']!r} needs one value per seed, also for every class")

@@ -4,7 +4,7 @@ A parser is trained once for a method and a seed; tables share them, and a kille
 bound stands beside: the same parser, trained with the rendered masks, with the first seed only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -107,7 +107,7 @@ class Study:
             raise InputError(
                 f"tables 1 and 2 train the light parser many times, {config.name} has another: use embedded"
             )
-        self.config, self.boxes = config, boxes
+        self.config, self.boxes, self.settings = config, boxes, config.parser
         self.folder, self.ablations = ((work or cache_dir()) / part for part in ("tables", "ablate"))
         self.rows = {BASELINE: Row("Base.", ccd=False), FULL: Row("Base. + CCD + TCD", tcd=config.train.tcd)}
 
@@ -133,10 +133,10 @@ class Study:
 
         All parsers see the same augmented copies of the pictures, so their features are computed once.
         """
-        faces, settings = self.config.faces("train"), self.config.parser
+        faces, settings = self.config.faces("train"), self.settings
         if method == SUPERVISED:
-            settings = replace(settings, augment=WITH_MASKS)
-            source, target = "rendered masks", faces.label_map
+            settings, source = replace(settings, augment=WITH_MASKS), "rendered masks"
+            target: Callable[[int], np.ndarray] = faces.label_map
         else:
             labels = self.labels(method, seed)
             source, target = labels.parent.name, read_targets(labels, faces.weak)
