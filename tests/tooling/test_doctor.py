@@ -1,6 +1,7 @@
 """The doctor finds what is there, names what is not, and says what to do."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,6 +74,26 @@ def test_named_folders_that_are_none_are_gaps(tmp_path, monkeypatch):
     (tmp_path / "file.txt").touch()
     monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "file.txt" / "deep"))
     assert find("cache").state == GAP and "file.txt" in find("cache").value
+
+
+def test_a_machine_that_has_too_little(monkeypatch):
+    names = ("python", "torch threads", "memory", "disk")
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(version_info=(3, 10, 1)))
+    monkeypatch.setattr(doctor.torch, "get_num_threads", lambda: doctor.cpu_count() + 1)
+    monkeypatch.setattr(doctor.psutil, "virtual_memory", lambda: SimpleNamespace(available=1e9, total=8e9))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=2e9))
+    assert [find(name).state for name in names] == [GAP, OPTION, OPTION, OPTION]
+    cures = ("PYTHON=python3.12", f"OMP_NUM_THREADS={doctor.cpu_count()}", "up to 2 GB", "up to 3 GB")
+    assert all(cure in find(name).todo for name, cure in zip(names, cures, strict=True))
+    assert find("memory").value == "1.0 of 8.0 GB free" and find("disk").value.startswith("2.0 GB free")
+
+
+def test_a_damaged_archive_of_faces_is_a_gap(tmp_path, monkeypatch):
+    (tmp_path / "synthfaces19.zip").write_bytes(doctor.PACK.read_bytes()[:-1000])
+    monkeypatch.setattr(doctor, "PACK", tmp_path / "synthfaces19.zip")
+    found = find("SynthFaces-19")
+    assert found.state == GAP and "truncated" in found.value
+    assert found.todo.endswith("git checkout wsfp_helpers/assets/synthfaces19.zip")
 
 
 def test_a_broken_import_is_a_gap_with_its_message(monkeypatch):

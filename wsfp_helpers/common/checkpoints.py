@@ -104,7 +104,7 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: object,
         there, here = (tuple(side[name].shape) if name in side else "nothing" for side in (weights, wanted))
         if there != here:
             raise InputError(f"{path} is of another network: for {name} it has {there}, expected {here}; {advice}")
-    model.load_state_dict({name: value.to(wanted[name].dtype) for name, value in weights.items()})
+    model.load_state_dict(dict(weights))
 
 
 def save_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, **about: object) -> None:
