@@ -156,6 +156,20 @@ def test_broken_point_files(tmp_path):
         frl.read_points(tmp_path / "none.tem")
 
 
+def test_a_hidden_part_is_ignored_where_it_was_drawn():
+    points, skin = circle_points(), CELEBAMASK.index("skin")
+    whole = frl.draw_label_map(points)
+    for name in frl.SCORED:
+        k = CELEBAMASK.index(name)
+        assert (whole == k).any()
+        assert np.array_equal(frl.draw_label_map(points, {name}), np.where(whole == k, IGNORE, whole)), name
+    forehead = frl.fill(frl.outlines(points)[frl.FOREHEAD], whole.shape)
+    hidden = frl.draw_label_map(points, {frl.FOREHEAD})
+    changed = hidden != whole
+    assert (whole[forehead] == skin).any() and not (hidden[forehead] == skin).any()
+    assert set(hidden[changed]) == {IGNORE} and not changed[~forehead].any()
+
+
 def test_age_bands():
     bands = {17.5: "unknown", 18: "18-24", 24.9: "18-24", 25: "25-34", 45.0: "45-54", float("nan"): "unknown"}
     assert {age: frl.age_band(age) for age in bands} == bands
@@ -205,6 +219,31 @@ def test_maps_of_real_faces():
         order = ["l_brow", "l_eye", "nose", "u_lip", "l_lip", "neck"]
         rows = [centre[name][0] for name in order if name in centre]
         assert rows == sorted(rows) and len(rows) >= 5
+
+
+@needs_copy
+def test_hidden_parts_of_real_faces():
+    faces, skin = open_dataset("frl-london"), CELEBAMASK.index("skin")
+    for key in ("001_03", "003_03"):  # nothing, and brows, ears and forehead
+        i, hidden = faces.ids.index(key), frl.hidden_parts().get(key, set())
+        label_map = faces.label_map(i)
+        names = {CELEBAMASK.classes[k] for k in np.unique(label_map) if k not in (0, IGNORE)}
+        assert names == set(frl.SCORED) - hidden
+        outline = frl.outlines(frl.read_points(LOCAL / "inst" / "neutral_front" / f"{key}.tem"))[frl.FOREHEAD]
+        assert (label_map[frl.fill(outline, label_map.shape)] == skin).any() == (frl.FOREHEAD not in hidden)
+    assert {"l_brow", "r_ear", frl.FOREHEAD} <= frl.hidden_parts()["003_03"] and "001_03" not in frl.hidden_parts()
+
+
+@needs_copy
+def test_the_skin_begins_well_inside_the_hairline():
+    faces = open_dataset("frl-london")
+    for i in range(0, 102, 25):
+        label_map, key = faces.label_map(i), faces.ids[i]
+        points = frl.read_points(LOCAL / "inst" / "neutral_front" / f"{key}.tem")
+        top, eyes = points[134:145], points[:2].mean(0)
+        for share in (0.005, 0.05, 0.1):
+            x, y = np.round(top + share * (eyes - top)).astype(int).T
+            assert set(label_map[y, x]) == {IGNORE}
 
 
 @needs_copy
