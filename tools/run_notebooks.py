@@ -49,7 +49,7 @@ def row(name: str, seconds: float, peak: int, result: str) -> str:
 
 
 class _ShellChannel(AsyncZMQSocketChannel):
-    """ZoomSettings for a reply every half second, not only when the socket announces one.
+    """Look for a reply every half second, not only when the socket announces one.
 
     For a figure in an Output widget nbclient sends on this socket while it waits there for the cell's reply; sending
     can swallow the announcement, and the finished cell then seemed to run until its timeout (in about half the runs).
