@@ -4,7 +4,6 @@ Commands, tables, ablations and scripts call these.  Every stage may be interrup
 arguments; other arguments in the same folder are refused.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 from wsfp_helpers.common.checkpoints import fingerprint
 from wsfp_helpers.common.configs import key_of, read_config
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import ASSETS, atomic_path, existing, existing_file, read_json, write_json
+from wsfp_helpers.common.files import ASSETS, atomic_path, existing, existing_file, read_json, sha256_of, write_json
 from wsfp_helpers.common.machine import device
 from wsfp_helpers.common.pictures import read_label_map
 from wsfp_helpers.common.runs import CONFIG, start_run
@@ -123,8 +122,7 @@ def name_boxes(boxes: str | Path) -> str:
     """Name of boxes by which results of others are told apart: :data:`SHIPPED`, or a digest of the file."""
     if str(boxes) == SHIPPED:
         return SHIPPED
-    content = existing_file(boxes, "boxes file", "boxes.jsonl").read_bytes()
-    return f"boxes-{hashlib.sha256(content).hexdigest()[:12]}"
+    return f"boxes-{sha256_of(existing_file(boxes, 'boxes file', 'boxes.jsonl'))[:12]}"
 
 
 def run_train(

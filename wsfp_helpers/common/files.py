@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and folders that belong to one command and its settings."""
 
+import hashlib
 import json
 import os
 import re
@@ -113,6 +114,11 @@ def existing_file(path: str | Path, what: str = "file", inside: str = "") -> Pat
         hint = f"; did you mean {path / inside}?" if inside and (path / inside).exists() else ""
         raise InputError(f"{path} is a folder: expected the {what} itself{hint}")
     return path
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of the content of a file, in hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def write_array(path: str | Path, array: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.checkpoints import load_strictly, read_weights
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import ASSETS, write_array
+from wsfp_helpers.common.files import ASSETS, sha256_of, write_array
 from wsfp_helpers.common.pictures import normalise, resize, to_tensor
 
 WEIGHTS = ASSETS / "trunk.safetensors"
@@ -66,7 +66,7 @@ def load_trunk(path: str | Path = WEIGHTS) -> Trunk:
     wanted = trunk.vit.state_dict()  # the file holds the blocks after the frozen ones as well
     frozen = {name: value for name, value in weights.items() if name in wanted}
     load_strictly(trunk.vit, frozen, path, "restore the embedded trunk")
-    trunk.fingerprint = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    trunk.fingerprint = sha256_of(path)[:12]
     return trunk
 
 

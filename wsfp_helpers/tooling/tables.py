@@ -6,7 +6,6 @@ bound stands beside: the same parser, trained with the rendered masks, with the 
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.configs import key_of
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import write_array
+from wsfp_helpers.common.files import sha256_of, write_array
 from wsfp_helpers.common.machine import device
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.frl import find_frl_london
@@ -152,7 +151,7 @@ class Study:
         result = []
         for seed in seeds[:1] if method == SUPERVISED else seeds:
             path = self.parser(method, seed)
-            key = sha256(path.read_bytes()).hexdigest()[:12]
+            key = sha256_of(path)[:12]
             name = faces.name.lower().replace(" ", "-").replace("/", "-")
             way = "framed" if faces.weak.framed else "zoomed"
             known = path.parent / f"matrices-{name}-{len(faces)}-{way}-{key}.npy"

@@ -1,6 +1,5 @@
 """``wsfp data verify``: go through a copy of a data set and list everything that is wrong with it."""
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -11,7 +10,7 @@ import numpy as np
 from tqdm.contrib.concurrent import thread_map
 
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import existing
+from wsfp_helpers.common.files import existing, sha256_of
 from wsfp_helpers.common.pictures import check_label_values, check_mode, open_picture, picture_size, read_image
 from wsfp_helpers.data import celebamask, frl, helen, lapa
 from wsfp_helpers.data.folder import pictures_by_id
@@ -212,7 +211,7 @@ def _frl(report: Report) -> None:
         path = report.path / name
         if not path.is_file():
             report.add("missing", f"no file at {path}")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        elif sha256_of(path) != digest:
             report.add("hash", f"{path} is not the published file: remove it, and run wsfp data get frl-london")
 
 
@@ -249,7 +248,7 @@ def _check_picture(path: Path) -> str | Fault:
         return Fault("missing", f"no picture at {path}")
     try:
         read_image(path)
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path)
     except (InputError, OSError) as error:
         return Fault("unreadable", str(error))
 
