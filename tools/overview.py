@@ -20,16 +20,16 @@ from PIL import Image
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.common.files import atomic_path
+from wsfp_helpers.common.pictures import resize_label_map
 from wsfp_helpers.data.frl import frl_london
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import COMPONENTS
 from wsfp_helpers.method.fcam import extract
-from wsfp_helpers.method.train import MODEL, load_model
 from wsfp_helpers.notebook.plots import gallery, heat, overlay
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.profiles import profile
-from wsfp_helpers.stages import SHIPPED, run_keyed
+from wsfp_helpers.stages import SHIPPED, load_run, run_keyed
 from wsfp_helpers.tooling.ablate import table3, table4
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -60,8 +60,7 @@ def side_by_side() -> Figure:
         small = np.array(Image.fromarray(photograph).resize((240, 240), Image.Resampling.LANCZOS))
         pictures.append(small)
         for parser in parsers:
-            found = Image.fromarray(parser.predict(photograph)[0]).resize((240, 240), Image.Resampling.NEAREST)
-            maps.append(np.array(found))
+            maps.append(resize_label_map(parser.predict(photograph)[0], (240, 240)))
             pictures.append(overlay(small, maps[-1]))
     titles = ["photograph", "learnt without masks", "learnt with masks"] * len(PEOPLE)
     title = "Photographs: FRL London, DeBruine and Jones 2017, CC BY 4.0; colours added"
@@ -77,7 +76,7 @@ def terms() -> Figure:
     pictures, titles = [], []
     for row in rows:
         run = run_keyed(row.change(config, 0), SHIPPED, cache_dir() / "ablate")
-        vit = load_model(config.model.empty(), run / MODEL)
+        vit, _ = load_run(run)
         (fcam,) = extract(vit, faces, config.fcam)
         maps = dict(zip(fcam.classes, fcam.maps(), strict=True))
         pictures += [image, *(heat(image, maps[k]) for k in columns)]

@@ -19,7 +19,7 @@ from wsfp_helpers.common.cache import require
 from wsfp_helpers.common.checkpoints import load_strictly, read_weights, save_halved
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.machine import device
-from wsfp_helpers.common.pictures import flip_image, normalise, to_tensor
+from wsfp_helpers.common.pictures import flip_image, normalise, resize_label_map, to_tensor
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, IGNORE, Scheme, flip_label_map
 from wsfp_helpers.nets.resnet38 import ResNet38
@@ -163,9 +163,10 @@ def random_crop(
     if rng.random() < 0.5:
         picture, target = flip_image(picture), flip_label_map(target, scheme)
     crop, factor = config.crop, rng.uniform(*config.scale) * config.size / max(target.shape)
-    shape = round(target.shape[1] * factor), round(target.shape[0] * factor)
-    image = normalise(to_tensor([np.array(Image.fromarray(picture).resize(shape, Image.Resampling.BILINEAR))]))[0]
-    labels = torch.from_numpy(np.array(Image.fromarray(target).resize(shape, Image.Resampling.NEAREST))).long()
+    height, width = (round(side * factor) for side in target.shape)
+    scaled = np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+    image = normalise(to_tensor([scaled]))[0]
+    labels = torch.from_numpy(resize_label_map(target, (height, width))).long()
     missing = [max(crop - side, 0) for side in labels.shape]
     before = [int(rng.integers(gap + 1)) for gap in missing]
     margins = (before[1], missing[1] - before[1], before[0], missing[0] - before[0])

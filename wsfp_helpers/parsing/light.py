@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.checkpoints import save_halved
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.pictures import to_tensor
+from wsfp_helpers.common.pictures import resize_label_map, to_tensor
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.nets.trunk import Trunk, as_grid, features, load_trunk
@@ -188,7 +188,7 @@ def make_copies(
                 f"{picture.shape[:2]}: expected equal sizes"
             )
         picture = np.array(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
-        label_map = np.array(Image.fromarray(label_map).resize((size, size), Image.Resampling.NEAREST))
+        label_map = resize_label_map(label_map, (size, size))
         if place >= len(faces):
             picture, label_map = augment(picture, label_map, rng, config.augment)
         pictures[place], targets[place] = picture, label_map

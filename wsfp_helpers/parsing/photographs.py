@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from wsfp_helpers.common.checkpoints import fingerprint
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import atomic_path, claim_folder, existing
-from wsfp_helpers.common.pictures import read_image, write_index_png
+from wsfp_helpers.common.pictures import read_image, resize_label_map, write_index_png
 from wsfp_helpers.data.folder import SUFFIXES
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
@@ -152,8 +152,7 @@ def _tile(image: np.ndarray, label_map: np.ndarray, name: str, doubt: str) -> Im
     """Photograph and overlay side by side with the name below, ``2 * _TILE`` pixels wide."""
     photograph = Image.fromarray(image)
     photograph.thumbnail((_TILE, _TILE), Image.Resampling.BICUBIC, reducing_gap=3)
-    small = Image.fromarray(label_map).resize(photograph.size, Image.Resampling.NEAREST)
-    colours = Image.fromarray(paint(np.array(small)))
+    colours = Image.fromarray(paint(resize_label_map(label_map, photograph.size[::-1])))
     overlay = Image.blend(photograph, colours, 0.6)
     tile = Image.new("RGB", (2 * _TILE, _TILE + _LINE), "white")
     for start, picture in ((0, photograph), (_TILE, overlay)):

@@ -20,11 +20,10 @@ from wsfp_helpers.data.weak import uniform_subset
 from wsfp_helpers.method.fcam import FcamConfig, extract
 from wsfp_helpers.method.pseudo import pseudo_label
 from wsfp_helpers.method.tcd import TcdConfig
-from wsfp_helpers.method.train import MODEL, load_model
 from wsfp_helpers.profiles import Profile
 from wsfp_helpers.score.confusion import Scores
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
-from wsfp_helpers.stages import run_keyed
+from wsfp_helpers.stages import load_run, run_keyed
 from wsfp_helpers.tooling.results import scores_row, write_results
 
 
@@ -157,7 +156,7 @@ def measure(row: Row, config: Profile, boxes: str | Path, seed: int, work: Path,
     subset, fcam = subset or config.subset, row.fcam or config.fcam
     known = run / f"pseudo_{key_of({'fcam': fcam, 'theta': config.theta, 'subset': subset})}.json"
     if not known.exists():
-        vit = load_model(config.model.empty(), run / MODEL)
+        vit, _ = load_run(run)
         faces = config.faces("train")
         faces = faces.subset(uniform_subset(len(faces), subset))
         labels = (pseudo_label(each, config.theta) for each in extract(vit.to(device()), faces.weak, fcam))

@@ -20,14 +20,13 @@ from wsfp_helpers.data.frl import find_frl_london
 from wsfp_helpers.labels import LAPA, to_lapa_table
 from wsfp_helpers.method.fcam import extract_to_folder
 from wsfp_helpers.method.pseudo import write_pseudo_labels
-from wsfp_helpers.method.train import MODEL, load_model
 from wsfp_helpers.parsing.augment import WITH_MASKS
 from wsfp_helpers.parsing.light import ParserConfig
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.profiles import Profile, Source
 from wsfp_helpers.score.confusion import confusions, map_matrices
 from wsfp_helpers.score.pseudo_labels import pair_labels
-from wsfp_helpers.stages import read_targets, run_keyed, score_parser, train_parser
+from wsfp_helpers.stages import load_run, read_targets, run_keyed, score_parser, train_parser
 from wsfp_helpers.tooling.ablate import Row
 from wsfp_helpers.tooling.results import group_rows, scored_rows, write_results
 
@@ -118,7 +117,7 @@ class Study:
         """Pseudo labels of the whole training set."""
         config = self.config
         run = run_keyed(self.rows[method].change(config, seed), self.boxes, self.ablations)
-        vit = load_model(config.model.empty(), run / MODEL)
+        vit, _ = load_run(run)
         place = self.folder / f"{run.name}-{key_of({'fcam': config.fcam, 'theta': config.theta})}"
         fcams = extract_to_folder(vit.to(device()), config.faces("train").weak, place / "fcams", config.fcam)
         return write_pseudo_labels(fcams, place / "labels", config.theta)
