@@ -14,6 +14,7 @@ from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, LAPA, PROMPTS, K
 from wsfp_helpers.method.train import TrainConfig
 from wsfp_helpers.method.vit import MultiClassTokenViT
+from wsfp_helpers.nets.resnet38 import Block
 from wsfp_helpers.nets.vlm import VisionLanguageModel, WordTokenizer
 from wsfp_helpers.parsing.fit import FitConfig
 from wsfp_helpers.parsing.light import LightDecoder, LightParser, ParserConfig
@@ -252,3 +253,16 @@ def face_map():
         top, bottom, left, right = box
         label_map[top:bottom, left:right] = CELEBAMASK.index(name)
     return label_map
+
+
+class TinyResNet38(nn.Module):
+    """A backbone with the names of ResNet38 and almost no weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=8, padding=1, bias=False)
+        self.blocks = nn.ModuleDict({"2a": Block(4, [(3, 6, 1, 1), (3, 8, 1, 1)])})
+        self.bn = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return torch.relu(self.bn(self.blocks["2a"](self.stem(x))))

@@ -18,7 +18,6 @@ from wsfp_helpers.common.configs import key_of, read_config
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import ASSETS, atomic_path, existing, existing_file, read_json, sha256_of, write_json
 from wsfp_helpers.common.machine import device
-from wsfp_helpers.common.pictures import read_label_map
 from wsfp_helpers.common.runs import CONFIG, start_run
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.weak import WeakFaces
@@ -33,10 +32,10 @@ from wsfp_helpers.detect.boxes import (
     shipped_boxes,
 )
 from wsfp_helpers.detect.load import load_detector
-from wsfp_helpers.labels import CELEBAMASK, COMPONENTS
+from wsfp_helpers.labels import COMPONENTS
 from wsfp_helpers.method import ccd
 from wsfp_helpers.method.fcam import FcamFolder, extract_to_folder
-from wsfp_helpers.method.pseudo import check_labels, write_pseudo_labels
+from wsfp_helpers.method.pseudo import read_targets, write_pseudo_labels
 from wsfp_helpers.method.train import MODEL, load_model, train
 from wsfp_helpers.method.vit import MultiClassTokenViT
 from wsfp_helpers.nets.trunk import features
@@ -226,20 +225,6 @@ def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int =
     faces = config.faces("train").weak
     facts = {"profile": config.name, "labels": str(labels)}
     return train_parser(config.parser, faces, read_targets(labels, faces), Path(out), facts, seed)
-
-
-def read_targets(labels: str | Path, faces: WeakFaces) -> Callable[[int], np.ndarray]:
-    """What a parser is trained with: the pseudo label ``(H, W)`` uint8 of the i-th face, from ``labels/ID.png``.
-
-    Raises:
-        InputError: A label is missing.
-    """
-    folder = check_labels(labels, faces)
-
-    def target(index: int) -> np.ndarray:
-        return read_label_map(folder / f"{faces.ids[index]}.png", len(CELEBAMASK))
-
-    return target
 
 
 def train_parser(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.fixtures import TinyResNet38
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import IMAGENET_MEAN, IMAGENET_STD
 from wsfp_helpers.data.weak import WeakFaces
@@ -93,25 +94,12 @@ def test_a_crop_of_the_papers_size_shows_most_of_a_face_whatever_the_pictures_si
         assert ((image[0] > 0) == (labels == 1)).float().mean() > 0.98
 
 
-class Tiny(nn.Module):
-    """A backbone with the names of ResNet38 and almost no weights."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, stride=8, padding=1, bias=False)
-        self.blocks = nn.ModuleDict({"2a": Block(4, [(3, 6, 1, 1), (3, 8, 1, 1)])})
-        self.bn = nn.BatchNorm2d(8)
-
-    def forward(self, x):
-        return torch.relu(self.bn(self.blocks["2a"](self.stem(x))))
-
-
 def test_training_reaches_every_part_but_the_frozen_ones():
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
     faces = WeakFaces("three", ["0", "1", "2"], lambda key: pictures[int(key)], np.ones((3, len(COMPONENTS))))
     torch.manual_seed(0)
-    network = DeepLab(19, Tiny(), width=8)
+    network = DeepLab(19, TinyResNet38(), width=8)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     config = DeepLabConfig(size=24, crop=24, fit=FitConfig(steps=2, batch=2, lr=0.1, head_factor=10))
     losses = deeplab.train_deeplab(network, faces, lambda i: np.full((24, 24), i, np.uint8), config)

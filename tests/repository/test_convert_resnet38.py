@@ -5,12 +5,12 @@ import struct
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from scripts.convert_resnet38 import convert_mxnet, mxnet_name, read_mxnet
+from tests.fixtures import TinyResNet38
 from wsfp_helpers.common.checkpoints import load_strictly, read_weights
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.nets.resnet38 import Block, ResNet38
+from wsfp_helpers.nets.resnet38 import ResNet38
 from wsfp_helpers.profiles import profile
 
 
@@ -88,19 +88,6 @@ def test_every_backbone_array_has_one_mxnet_name(resnet38):
 NORM = [("arg", "gamma"), ("arg", "beta"), ("aux", "moving_mean"), ("aux", "moving_var")]
 
 
-class Tiny(nn.Module):
-    """A backbone with the names of ResNet38 and almost no weights."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, stride=8, padding=1, bias=False)
-        self.blocks = nn.ModuleDict({"2a": Block(4, [(3, 6, 1, 1), (3, 8, 1, 1)])})
-        self.bn = nn.BatchNorm2d(8)
-
-    def forward(self, x):
-        return torch.relu(self.bn(self.blocks["2a"](self.stem(x))))
-
-
 def tiny_arrays(rng):
     shapes = {"arg:conv1a_weight": (4, 3, 3, 3), "arg:res2a_branch2a_weight": (6, 4, 3, 3)}
     shapes |= {"arg:res2a_branch2b1_weight": (8, 6, 3, 3), "arg:res2a_branch1_weight": (8, 4, 1, 1)}
@@ -114,10 +101,10 @@ def test_the_converter_checks_the_sum_and_fills_every_weight(tmp_path):
     arrays = tiny_arrays(np.random.default_rng(0))
     (tmp_path / "a.params").write_bytes(mxnet_bytes(arrays))
     with pytest.raises(InputError, match="md5"):
-        convert_mxnet(tmp_path / "a.params", tmp_path / "out.safetensors", backbone=Tiny())
+        convert_mxnet(tmp_path / "a.params", tmp_path / "out.safetensors", backbone=TinyResNet38())
     assert not (tmp_path / "out.safetensors").exists()
-    convert_mxnet(tmp_path / "a.params", tmp_path / "out.safetensors", md5=None, backbone=Tiny())
-    again = Tiny()
+    convert_mxnet(tmp_path / "a.params", tmp_path / "out.safetensors", md5=None, backbone=TinyResNet38())
+    again = TinyResNet38()
     load_strictly(again, read_weights(tmp_path / "out.safetensors"), tmp_path, "why")
     state = again.state_dict()
     np.testing.assert_array_equal(state["blocks.2a.conv_b1.weight"], arrays["arg:res2a_branch2b1_weight"])
@@ -130,7 +117,7 @@ def test_the_papers_parser_starts_from_the_converted_backbone(tmp_path, monkeypa
     monkeypatch.setenv("WSFP_DATA", str(tmp_path))
     monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "cache"))
     for user in ("scripts.convert_resnet38", "wsfp_helpers.parsing.deeplab"):
-        monkeypatch.setattr(f"{user}.ResNet38", Tiny)
+        monkeypatch.setattr(f"{user}.ResNet38", TinyResNet38)
     config = profile("paper").parser
     with pytest.raises(InputError, match=r"resnet38_a1\.safetensors below \$WSFP_DATA"):
         config.build()
@@ -153,4 +140,4 @@ def test_the_converter_names_the_array_that_does_not_fit(tmp_path, fault):
         arrays["aux:bn7_moving_var"] = np.ones(9, np.float32)
     (tmp_path / "a.params").write_bytes(mxnet_bytes(arrays))
     with pytest.raises(InputError, match=r"bn\.running_var"):
-        convert_mxnet(tmp_path / "a.params", tmp_path / "out.safetensors", md5=None, backbone=Tiny())
+        convert_mxnet(tmp_path / "a.params", tmp_path / "out.safetensors", md5=None, backbone=TinyResNet38())

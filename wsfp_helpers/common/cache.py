@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import write_array
+from wsfp_helpers.common.machine import cpu_count
 
 
 def cache_dir() -> Path:
@@ -54,7 +55,7 @@ def label_table(name: str, ids: Sequence[str], row: Callable[[str], np.ndarray],
     if path.is_file():
         with suppress(ValueError, EOFError):  # damaged: computed anew
             return np.load(path, allow_pickle=False)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         rows = pool.map(row, ids)
         table = np.array(list(tqdm(rows, f"{name}: image-level labels", len(ids), leave=False)), np.uint8)
     write_array(path, table)

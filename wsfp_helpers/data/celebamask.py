@@ -8,7 +8,6 @@ Layout, order, split and licence: docs/design.md, 6.1.  Expected below the folde
 * ``CelebA-HQ-to-CelebA-mapping.txt``, and CelebA's ``list_eval_partition.txt`` beside it.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 from wsfp_helpers.common.cache import label_table
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import claim_folder, existing, read_rows
+from wsfp_helpers.common.machine import cpu_count
 from wsfp_helpers.common.pictures import open_picture, read_label_map, write_index_png
 from wsfp_helpers.data.faces import Faces, announce, present_classes
 from wsfp_helpers.data.folder import check_there, read_picture
@@ -85,7 +85,7 @@ def merge(root: str | Path, out: str | Path, counts: Mapping[str, int] = COUNTS)
         return None
 
     jobs = [(split, key) for split, ids in splits.items() for key in ids]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         found = pool.map(lambda job: fault_of(*job), jobs)
         faults = list(tqdm(found, "label maps", len(jobs), unit="image", leave=False))
     return {key: fault for (_, key), fault in zip(jobs, faults, strict=True) if fault is not None}

@@ -5,7 +5,7 @@ Channel 0 is the constant theta, channel k + 1 the map of component k, and every
 never written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -106,12 +106,20 @@ def _check_theta(theta: float) -> None:
         raise InputError(f"theta is {theta}: expected a threshold from 0 to 1, the range of the maps")
 
 
-def check_labels(labels: str | Path, faces: WeakFaces) -> Path:
-    """The folder of pseudo labels ``ID.png``; raises :class:`InputError` when there is none, or one is missing."""
+def read_targets(labels: str | Path, faces: WeakFaces) -> Callable[[int], np.ndarray]:
+    """The pseudo label ``(H, W)`` uint8 of the i-th face, from ``labels/ID.png``.
+
+    Raises:
+        InputError: There is no such folder, or a label is missing.
+    """
     folder = existing(labels, "folder of pseudo labels")
     if missing := [key for key in faces.ids if not (folder / f"{key}.png").exists()]:
         raise InputError(
             f"{folder} lacks {len(missing):,} of {len(faces):,} pseudo labels, the first is {missing[0]}.png: run "
             f"`wsfp pseudo` on the FCAMs of the whole training set, it goes on where it stopped"
         )
-    return folder
+
+    def target(index: int) -> np.ndarray:
+        return read_label_map(folder / f"{faces.ids[index]}.png", len(faces.scheme))
+
+    return target

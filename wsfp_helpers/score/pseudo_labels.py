@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.pictures import read_label_map
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.labels import CELEBAMASK, IGNORE
 from wsfp_helpers.method.fcam import Fcam
-from wsfp_helpers.method.pseudo import check_labels, strongest
+from wsfp_helpers.method.pseudo import read_targets, strongest
 from wsfp_helpers.score.confusion import Scores, evaluate_pairs
 
 
@@ -52,9 +51,8 @@ def pair_labels(labels: str | Path, faces: Faces) -> Iterator[tuple[np.ndarray, 
     Raises:
         InputError: Pseudo labels are missing.
     """
-    folder = check_labels(labels, faces.weak)
-    found = (read_label_map(folder / f"{key}.png", len(faces.scheme)) for key in faces.ids)
-    return zip(found, (faces.label_map(i) for i in range(len(faces))), strict=True)
+    target = read_targets(labels, faces.weak)
+    return ((target(i), faces.label_map(i)) for i in range(len(faces)))
 
 
 def score_pseudo_labels(labels: str | Path | Iterable[np.ndarray], faces: Faces) -> Scores:

@@ -19,14 +19,14 @@ from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.frl import find_frl_london
 from wsfp_helpers.labels import LAPA, to_lapa_table
 from wsfp_helpers.method.fcam import extract_to_folder
-from wsfp_helpers.method.pseudo import write_pseudo_labels
+from wsfp_helpers.method.pseudo import read_targets, write_pseudo_labels
 from wsfp_helpers.parsing.augment import WITH_MASKS
 from wsfp_helpers.parsing.light import ParserConfig
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.profiles import Profile, Source
 from wsfp_helpers.score.confusion import confusions, map_matrices
 from wsfp_helpers.score.pseudo_labels import pair_labels
-from wsfp_helpers.stages import load_run, read_targets, run_keyed, score_parser, train_parser
+from wsfp_helpers.stages import load_run, run_keyed, score_parser, train_parser
 from wsfp_helpers.tooling.ablate import Row
 from wsfp_helpers.tooling.results import group_rows, scored_rows, write_results
 

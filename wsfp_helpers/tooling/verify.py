@@ -1,6 +1,5 @@
 """``wsfp data verify``: go through a copy of a data set and list everything that is wrong with it."""
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import existing, sha256_of
+from wsfp_helpers.common.machine import cpu_count
 from wsfp_helpers.common.pictures import check_label_values, check_mode, open_picture, picture_size, read_image
 from wsfp_helpers.data import celebamask, frl, helen, lapa
 from wsfp_helpers.data.folder import pictures_by_id
@@ -231,7 +231,7 @@ def _check_ids(report: Report, ids: Iterable[str]) -> None:
 def _check_files(report: Report, pictures: Collection[Path], maps: Collection[_Map]) -> None:
     """Read all pictures and label maps to their ends."""
     report.counts |= {"pictures": len(pictures), "files of label maps": len(maps)}
-    options = {"max_workers": os.cpu_count(), "unit": "file", "leave": False}
+    options = {"max_workers": cpu_count(), "unit": "file", "leave": False}
     first: dict[str, Path] = {}
     for path, found in zip(pictures, thread_map(_check_picture, pictures, desc="pictures", **options), strict=True):
         if isinstance(found, Fault):
