@@ -15,6 +15,7 @@ from wsfp_helpers.common.files import read_json
 from wsfp_helpers.common.pictures import read_label_map, write_index_png
 from wsfp_helpers.common.runs import read_metrics
 from wsfp_helpers.data.celebamask import celebamask, merge
+from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import PHRASES, Detection
@@ -289,6 +290,39 @@ def test_shipped_boxes_are_of_the_shipped_faces(tmp_path):
     other = replace(profile("embedded"), train_data=Source("celebamask", "train"))
     with pytest.raises(InputError, match=r"shipped boxes are those of SynthFaces-19 .* not of train: run `wsfp ccd`"):
         stages.open_boxes("shipped", other)
+
+
+@pytest.fixture
+def maps(trained, tmp_path):
+    stages.run_fcam(trained, tmp_path / "fcams")
+    return tmp_path / "fcams"
+
+
+def test_regions_are_pseudo_labels_that_no_label_map_went_into(maps, tiny, tmp_path, monkeypatch):
+    def forbidden(self, index):
+        raise AssertionError("a label map was opened")
+
+    monkeypatch.setattr(Faces, "label_map", forbidden)
+    out = stages.run_regions(tiny, maps, tmp_path / "labels")
+    faces = tiny.faces("train").weak
+    labels = [read_label_map(out / f"{key}.png", 19) for key in faces.ids]
+    for label, present in zip(labels, faces.labels, strict=True):
+        assert label.shape == (160, 160) and set(np.unique(label)) - {0} <= set(np.flatnonzero(present) + 1)
+    (out / f"{faces.ids[1]}.png").unlink()
+    stages.run_regions(tiny, maps, out)
+    np.testing.assert_array_equal(read_label_map(out / f"{faces.ids[1]}.png", 19), labels[1])
+    stages.run_parser(tiny, out, tmp_path / "parser")
+
+
+def test_regions_refuse_what_does_not_belong(maps, tiny, tmp_path):
+    stages.run_regions(tiny, maps, tmp_path / "labels")
+    with pytest.raises(InputError, match="seed"):
+        stages.run_regions(tiny, maps, tmp_path / "labels", seed=1)
+    first = sorted(maps.glob("*.safetensors"))[0]
+    first.unlink()
+    with pytest.raises(InputError, match=f"lacks the FCAMs of 1 of 4 pictures, the first is {first.stem}"):
+        stages.run_regions(tiny, maps, tmp_path / "others")
+    assert not (tmp_path / "others").exists()
 
 
 def test_a_parser_needs_all_its_labels(tiny, tmp_path):

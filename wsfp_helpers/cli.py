@@ -182,8 +182,23 @@ def pseudo(
 
 
 @app.command()
+def regions(
+    fcams: Annotated[Path, typer.Option(help="Folder of wsfp fcam.")],
+    out: Annotated[Path, typer.Option(help="Folder for the index PNGs.")],
+    profile: ProfileName = "embedded",
+    boxes: Boxes = "shipped",
+    seed: Seed = 0,
+) -> None:
+    """Make better pseudo labels from labels, boxes and maps, by naming clusters of features (ours, not the paper's)."""
+    from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.stages import run_regions
+
+    typer.echo(run_regions(named(profile), fcams, out, boxes, seed=seed))
+
+
+@app.command()
 def parser(
-    labels: Annotated[Path, typer.Option(help="Folder of wsfp pseudo.")],
+    labels: Annotated[Path, typer.Option(help="Folder of wsfp pseudo or wsfp regions.")],
     out: Annotated[Path, typer.Option(help="Run directory; the same command in it goes on.")],
     profile: ProfileName = "embedded",
     seed: Seed = 0,

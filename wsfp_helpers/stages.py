@@ -16,8 +16,18 @@ from tqdm.auto import tqdm
 from wsfp_helpers.common.checkpoints import fingerprint
 from wsfp_helpers.common.configs import key_of, read_config
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import ASSETS, atomic_path, existing, existing_file, read_json, sha256_of, write_json
+from wsfp_helpers.common.files import (
+    ASSETS,
+    atomic_path,
+    claim_folder,
+    existing,
+    existing_file,
+    read_json,
+    sha256_of,
+    write_json,
+)
 from wsfp_helpers.common.machine import device
+from wsfp_helpers.common.pictures import write_index_png
 from wsfp_helpers.common.runs import CONFIG, start_run
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.weak import WeakFaces
@@ -36,9 +46,11 @@ from wsfp_helpers.labels import COMPONENTS
 from wsfp_helpers.method import ccd
 from wsfp_helpers.method.fcam import FcamFolder, extract_to_folder
 from wsfp_helpers.method.pseudo import read_targets, write_pseudo_labels
+from wsfp_helpers.method.regions import Accepted, RegionConfig, find_regions
 from wsfp_helpers.method.train import MODEL, load_model, train
 from wsfp_helpers.method.vit import MultiClassTokenViT
 from wsfp_helpers.nets.trunk import features
+from wsfp_helpers.palette import PALETTE
 from wsfp_helpers.parsing.deeplab import DeepLabConfig
 from wsfp_helpers.parsing.fit import remove_state
 from wsfp_helpers.parsing.light import LightParser, ParserConfig
@@ -214,6 +226,46 @@ def run_pseudo(fcams: str | Path, out: str | Path, theta: float | None = None, w
         reading = Path(fcams) / _READING
         theta = read_json(reading)["theta"] if reading.exists() else profile("paper").theta
     return write_pseudo_labels(fcams, out, theta, workers=workers)
+
+
+def run_regions(
+    config: Profile,
+    fcams: str | Path,
+    out: str | Path,
+    boxes: str | Path = SHIPPED,
+    settings: RegionConfig | None = None,
+    seed: int = 0,
+) -> Path:
+    """Better pseudo labels from the same supervision (``method/regions.py``; not the paper's): index PNGs in ``out``.
+
+    Clusters and names need all pictures at once, so an interrupted run finds them again; PNGs
+    that are there are kept.
+
+    Raises:
+        InputError: A picture has no maps or boxes, or ``out`` holds other labels.
+    """
+    faces, settings, folder, out = config.faces("train").weak, settings or RegionConfig(), FcamFolder(fcams), Path(out)
+    if missing := sorted(set(faces.ids) - set(folder.ids)):
+        raise InputError(
+            f"{fcams} lacks the FCAMs of {len(missing):,} of {len(faces):,} pictures, the first is {missing[0]}: run "
+            f"`wsfp fcam` on the whole training set, it goes on where it stopped"
+        )
+    source = {"fcams": str(folder.paths[0].parent.resolve()), "boxes": name_boxes(boxes)}
+    claim_folder(out, {"regions": asdict(settings), **source, "seed": seed}, "pseudo labels", "*.png")
+    if all((out / f"{key}.png").exists() for key in faces.ids):
+        return out
+    regions = find_regions(faces, folder, accept_all(faces, open_boxes(boxes, config)), settings, seed)
+    for i, key in enumerate(tqdm(faces.ids, "pseudo labels", unit="image", leave=False)):
+        if not (out / f"{key}.png").exists():
+            write_index_png(out / f"{key}.png", regions.label(i), PALETTE)
+    return out
+
+
+def accept_all(faces: WeakFaces, boxes: Boxes) -> list[Accepted]:
+    """The boxes that Eq. 1 accepts in every picture, in order."""
+    check_complete(boxes, faces)
+    records = (boxes[key] for key in faces.ids)
+    return [ccd.accepted_boxes(record.candidates, record.size, ccd.CCDConfig()) for record in records]
 
 
 def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int = 0) -> Path:
