@@ -4,8 +4,8 @@ usage: python scripts/train_parsers.py supervised
        python scripts/train_parsers.py weak --fcams FOLDER
        python scripts/train_parsers.py scores [--only SET] [--results FOLDER]
 
-``weak`` learns from the maps of ``wsfp fcam`` and CCD's accepted boxes (wsfp_helpers/parsing/boxed.py) and opens no
-label map; ``supervised`` learns from the rendered masks.  ``scores`` writes parsers.json to the results folder, with
+``weak`` learns from region labels (``wsfp regions``: the maps of ``wsfp fcam``, CCD's accepted boxes and image-level
+labels) and opens no label map; ``supervised`` learns from the rendered masks.  ``scores`` writes parsers.json to the results folder, with
 FRL London among the sets also fairness.json, and the table of the model card, wsfp_helpers/assets/parser.md.
 """
 
@@ -15,26 +15,20 @@ import shutil
 import sys
 from dataclasses import replace
 from datetime import date
-from functools import cache
 from pathlib import Path
-
-import numpy as np
 
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.common.files import ASSETS, atomic_path
 from wsfp_helpers.data.frl import frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
-from wsfp_helpers.detect.boxes import shipped_boxes
 from wsfp_helpers.labels import CELEBAMASK
-from wsfp_helpers.method.ccd import CCDConfig, accepted_boxes
-from wsfp_helpers.method.fcam import FcamFolder
+from wsfp_helpers.method.pseudo import read_targets
 from wsfp_helpers.parsing.augment import WITH_MASKS
-from wsfp_helpers.parsing.boxed import boxed_label
 from wsfp_helpers.parsing.load import SHIPPED_PARSERS, load_parser
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.score.confusion import Scores, pooled
-from wsfp_helpers.stages import score_parser, train_parser
+from wsfp_helpers.stages import run_regions, score_parser, train_parser
 from wsfp_helpers.tooling.results import group_rows, scored_rows, write_results
 
 CARD = ASSETS / "parser.md"
@@ -49,15 +43,9 @@ def train(kind: str, fcams: Path | None, seed: int) -> Path:
         config, target = replace(config, augment=WITH_MASKS), faces.label_map
         targets = "rendered masks of SynthFaces-19 celeb/train"
     else:
-        maps, boxes, ccd = FcamFolder(fcams), shipped_boxes("celeb/train"), CCDConfig()
-        place = {key: i for i, key in enumerate(maps.ids)}
-
-        @cache
-        def target(index: int) -> np.ndarray:
-            record = boxes[faces.ids[index]]
-            return boxed_label(maps[place[faces.ids[index]]], accepted_boxes(record.candidates, record.size, ccd))
-
-        targets = "FCAMs of SynthFaces-19 celeb/train from image-level labels, with the boxes that CCD accepts"
+        labels = run_regions(profile("embedded"), fcams, cache_dir() / "parsers" / f"regions-seed{seed}", seed=seed)
+        target = read_targets(labels, faces.weak)
+        targets = "region labels of SynthFaces-19 celeb/train: FCAMs, image-level labels and the boxes that CCD accepts"
     command = shlex.join(["python", "scripts/train_parsers.py", *sys.argv[1:]])
     facts = {"targets": targets, "command": command, "date": date.today().isoformat()}
     folder = cache_dir() / "parsers" / f"{kind}-seed{seed}"
