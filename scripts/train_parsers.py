@@ -5,8 +5,9 @@ usage: python scripts/train_parsers.py supervised
        python scripts/train_parsers.py scores [--only SET] [--results FOLDER]
 
 ``weak`` learns from region labels (``wsfp regions``: the maps of ``wsfp fcam``, CCD's accepted boxes and image-level
-labels) and opens no label map; ``supervised`` learns from the rendered masks.  ``scores`` writes parsers.json to the results folder, with
-FRL London among the sets also fairness.json, and the table of the model card, wsfp_helpers/assets/parser.md.
+labels) and opens no label map; ``supervised`` learns from the rendered masks.  ``scores`` writes parsers.json to the
+results folder, with FRL London among the sets also fairness.json, and the table of the model card,
+wsfp_helpers/assets/parser.md.
 """
 
 import argparse
