@@ -1,4 +1,4 @@
-"""What every step of the region labels is worth, and every supervision (wsfp_helpers/method/regions.py; not the paper's).
+"""What each step of the region labels and each supervision is worth (method/regions.py; not the paper's).
 
 usage: python scripts/measure_regions.py docs/results [--seeds 0,1,2]
 
