@@ -240,7 +240,7 @@ assert found.shape == portrait.shape[:2] and 0 <= confidence.min() <= confidence
 figure = gallery(
     [overlay(face, truth), overlay(face, guess), portrait, overlay(portrait, found)],
     ["rendered: truth", "rendered: weak parser", "photograph (NASA)", "photograph: weak parser"],
-    "Learnt from lists of parts, without one painted pixel", columns=4, size=2.4,
+    "Learnt from lists of parts, boxes and words", columns=4, size=2.4,
     classes=np.unique([k for k in np.union1d(guess, found) if k]),
 )  # fmt: skip
 show(figure, alt="A rendered face with true and predicted parts; a photograph of an astronaut and its predicted parts.")
