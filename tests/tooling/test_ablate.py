@@ -19,6 +19,7 @@ from wsfp_helpers.tooling.ablate import (
     ablate,
     fig6,
     measure,
+    sums,
     table3,
     table4,
     variants,
@@ -47,6 +48,15 @@ def test_rows_of_table_4_add_one_term_each():
         assert {name for name in WEIGHTS if getattr(row.tcd, name)} == set(order[: i + 1])
         assert all(getattr(row.tcd, name) in (0.0, PAPER[name]) for name in WEIGHTS)
     assert rows[-1].tcd == profile("embedded").train.tcd
+
+
+def test_rows_with_sums_are_those_of_table_4():
+    """Only what is added up differs, and the sum over present components stays a mean."""
+    table, embedded = {row.name: row.tcd for row in table4(profile("embedded"))}, profile("embedded")
+    for row in sums(embedded):
+        name, reduction = row.name.split(", ")
+        assert row.ccd and row.tcd.reduction == {"sums over l": "sum_texts", "means over l": "mean"}[reduction]
+        assert replace(row.tcd, reduction="mean") == table[{"all terms": "+ reg"}.get(name, name)]
 
 
 def test_fig6_changes_one_weight_at_a_time():

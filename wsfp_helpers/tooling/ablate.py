@@ -66,6 +66,19 @@ def table4(config: Profile) -> list[Row]:
     return rows
 
 
+def sums(config: Profile) -> list[Row]:
+    """The rows of Table 4 to which Eq. 11 and 12 belong with their sums over l as printed, and the full method.
+
+    The rows before them in :func:`table4` have no sum over l, so they are the same here.
+    """
+    left = {"+ neg_cls": ("beta1", "beta2", "reg"), "+ neg_ffc": ("beta2", "reg"), "all terms": ()}
+    summed = [
+        Row(f"{name}, sums over l", tcd=_change(config, {"reduction": "sum_texts"} | dict.fromkeys(weights, 0.0)))
+        for name, weights in left.items()
+    ]
+    return [*summed, Row("all terms, means over l", tcd=config.train.tcd)]
+
+
 def _change(config: Profile, weights: Mapping[str, Any]) -> TcdConfig:
     if config.train.tcd is None:
         raise InputError(f"profile {config.name} trains without TCD: there are no weights to change")
@@ -114,7 +127,7 @@ def variants(config: Profile) -> list[Row]:
     ]
 
 
-TABLES = {"table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm, "variants": variants}
+TABLES = {"table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm, "variants": variants, "sums": sums}
 
 
 def ablate(

@@ -51,7 +51,7 @@ ABOUT = {
     "fairness": "The shipped parsers on the people of FRL London, by what the people said of themselves.  Intervals of "
     "neighbouring groups that overlap are no evidence of a difference, and hardly any group is large enough for more.",
     **dict.fromkeys(
-        ("table3", "table4", "fig6", "vlm", "variants"),
+        ("table3", "table4", "fig6", "vlm", "variants", "sums"),
         "Pseudo labels of a part of the training faces, as in the paper: in the embedded world 229 of 686.",
     ),
 }
@@ -64,6 +64,7 @@ PLOTTED = {
     "vlm": "Section 4.3.4: which image-text model",
     "fig6": "Fig. 6: one loss weight changed at a time",
     "variants": "Ways to read the maps of one network",
+    "sums": "Eq. 11 and 12 summed over the other texts",
 }
 """Titles of the plots; these pages show ``NAME.png``, drawn from the mean F1 of their rows."""
 FEW = 10
