@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from wsfp_helpers import stages
@@ -12,14 +13,18 @@ from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.boxes import SHIPPED_BOXES
 from wsfp_helpers.method.train import DisFaceRep
 from wsfp_helpers.profiles import profile
+from wsfp_helpers.score.confusion import Scores
 from wsfp_helpers.tooling import results
 from wsfp_helpers.tooling.ablate import (
+    COLUMNS,
     FIG6,
+    THETAS,
     Row,
     ablate,
     fig6,
     measure,
     sums,
+    sweep,
     table3,
     table4,
     variants,
@@ -123,6 +128,22 @@ def test_variants_share_one_training(log, config, tmp_path):
     assert [event[0] for event in log] == ["train", "map", "map", "map"]
 
 
+def test_settings_are_swept_on_val_with_one_training_each(log, config, tmp_path):
+    """The same trainings and thresholds for each line of Table 3; another threshold reads the same maps."""
+    rows = sweep(config)
+    assert {row.part for row in rows} == {"val"}
+    offers = [
+        {(tuple(r.train.items()), r.theta) for r in rows if (r.ccd, r.tcd) == (t.ccd, t.tcd)} for t in table3(config)
+    ]
+    assert offers[0] == offers[1] == offers[2] and len(rows) == 3 * len(offers[0])
+    scores = [measure(row, config, "shipped", 0, tmp_path, 2) for row in rows[: len(THETAS) + 1]]
+    assert [event[0] for event in log if event[0] == "train"] == ["train"] * 2
+    background = [each.matrix[:, 0].sum() for each in scores[: len(THETAS)]]
+    assert background == sorted(background) and background[0] < background[-1]
+    known = {path.name.split("_")[0] for path in tmp_path.glob("*/*.json")} - {"config.json"}
+    assert known == {"val"}
+
+
 def test_a_table_is_written_with_one_value_per_seed(log, config, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "knows_revision", lambda name: True)
     scores = ablate("table3", config, "shipped", (0, 1), tmp_path, 1)
@@ -131,6 +152,13 @@ def test_a_table_is_written_with_one_value_per_seed(log, config, tmp_path, monke
     assert [row["name"] for row in rows] == ["Base.", "Base. + CCD", "Base. + CCD + TCD"]
     assert all(len(row["seeds"]) == 2 and row["metric"] == "mean_f1" for row in rows)
     assert check_pages(tmp_path / "docs") == []
+
+
+def test_a_table_of_many_rows_is_written_without_classes(tmp_path):
+    seeds = {f"row {i}": [Scores(np.eye(19, dtype=int))] for i in range(COLUMNS + 1)}
+    write_table("many", seeds, (0,), profile("embedded"), tmp_path)
+    assert not any(row["per_class"] for row in read_results("many", tmp_path)["rows"])
+    assert "## By class" not in (tmp_path / "many.md").read_text()
 
 
 def test_another_profile_has_its_own_models_and_subset(config):

@@ -5,7 +5,8 @@ are trained once, and a killed table goes on where it was.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import read_json, write_json
 from wsfp_helpers.common.machine import device
 from wsfp_helpers.data.weak import uniform_subset
-from wsfp_helpers.method.fcam import FcamConfig, extract
+from wsfp_helpers.method.fcam import Fcam, FcamConfig, extract
 from wsfp_helpers.method.pseudo import pseudo_label
 from wsfp_helpers.method.tcd import TcdConfig
 from wsfp_helpers.profiles import Profile
@@ -41,10 +42,16 @@ class Row:
     """Another image-text model."""
     fcam: FcamConfig | None = None
     """Another way to read the maps out of the same trained network."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Other settings of the training."""
+    theta: float | None = None
+    """Another background threshold of the pseudo labels."""
+    part: str = "train"
+    """Whose pseudo labels are scored: a part of the training faces, or all of ``"val"``, where settings are chosen."""
 
     def change(self, config: Profile, seed: int) -> Profile:
         """The profile of this row: what its training depends on."""
-        training = replace(config.train, tcd=self.tcd, seed=seed)
+        training = replace(config.train, tcd=self.tcd, seed=seed, **self.train)
         return replace(config, train=training, ccd=config.ccd if self.ccd else None, vlm=self.vlm or config.vlm)
 
 
@@ -77,6 +84,23 @@ def sums(config: Profile) -> list[Row]:
         for name, weights in left.items()
     ]
     return [*summed, Row("all terms, means over l", tcd=config.train.tcd)]
+
+
+BUDGET: Mapping[str, Mapping[str, Any]] = {"2e-3": {}, "4e-3": {"lr": 4e-3}, "2e-3, 3 epochs": {"epochs": 3}}
+"""Trainings that each line of Table 3 may choose from: learning rate of the heads (and a tenth of it for all else), and
+epochs where they are not the profile's."""
+THETAS = (0.3, 0.4, 0.5, 0.6, 0.7)
+"""Thresholds that it may choose from."""
+
+
+def sweep(config: Profile) -> list[Row]:
+    """The same small budget of settings for each line of Table 3, scored on ``val``."""
+    return [
+        replace(row, name=f"{row.name}, {setting}, theta {theta}", train=change, theta=theta, part="val")
+        for row in table3(config)
+        for setting, change in BUDGET.items()
+        for theta in THETAS
+    ]
 
 
 def _change(config: Profile, weights: Mapping[str, Any]) -> TcdConfig:
@@ -127,7 +151,12 @@ def variants(config: Profile) -> list[Row]:
     ]
 
 
-TABLES = {"table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm, "variants": variants, "sums": sums}
+TABLES = {
+    "table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm, "variants": variants, "sums": sums, "sweep": sweep,
+}  # fmt: skip
+
+COLUMNS = 20
+"""Tables of more rows are written without their classes, which would be as many columns of a page."""
 
 
 def ablate(
@@ -146,7 +175,7 @@ def ablate(
         boxes: Boxes of the training set.
         seeds: One training each.
         folder: The run directories are in ``ablate/`` below it (default: the cache).
-        subset: Training pictures that are scored (default: the profile's).
+        subset: Pictures that are scored (default: the profile's of the training set, all of another set).
     """
     if table not in TABLES:
         raise InputError(f"unknown ablation {table!r}: expected one of {', '.join(TABLES)}")
@@ -161,20 +190,26 @@ def ablate(
 
 
 def measure(row: Row, config: Profile, boxes: str | Path, seed: int, work: Path, subset: int | None = None) -> Scores:
-    """Train one row with one seed and score the pseudo labels of the training subset against the label maps.
+    """Train one row with one seed and score the pseudo labels of the row's pictures against the label maps.
 
     Training is given pictures and image-level labels; the label maps are opened after it has ended.
     """
-    run = run_keyed(row.change(config, seed), boxes, work)
-    subset, fcam = subset or config.subset, row.fcam or config.fcam
-    known = run / f"pseudo_{key_of({'fcam': fcam, 'theta': config.theta, 'subset': subset})}.json"
+    run, faces = run_keyed(row.change(config, seed), boxes, work), config.faces(row.part)
+    subset = subset or (config.subset if row.part == "train" else len(faces))
+    fcam, theta = row.fcam or config.fcam, row.theta or config.theta
+    key, name = key_of({"fcam": fcam, "theta": theta, "subset": subset}), {"train": "pseudo"}.get(row.part, row.part)
+    known = run / f"{name}_{key}.json"
     if not known.exists():
-        vit, _ = load_run(run)
-        faces = config.faces("train")
         faces = faces.subset(uniform_subset(len(faces), subset))
-        labels = (pseudo_label(each, config.theta) for each in extract(vit.to(device()), faces.weak, fcam))
+        labels = (pseudo_label(each, theta) for each in _maps(run, config, row.part, subset, fcam))
         write_json(known, {"row": row.name, "matrix": score_pseudo_labels(labels, faces).matrix})
     return Scores(np.array(read_json(known)["matrix"]), images=subset)
+
+
+@lru_cache(maxsize=1)  # rows that differ in their threshold alone follow each other
+def _maps(run: Path, config: Profile, part: str, subset: int, fcam: FcamConfig) -> list[Fcam]:
+    vit, faces = load_run(run)[0].to(device()), config.faces(part).weak
+    return list(extract(vit, faces.subset(uniform_subset(len(faces), subset)), fcam))
 
 
 def write_table(
@@ -182,4 +217,7 @@ def write_table(
 ) -> Path:
     """Write ``TABLE.json`` and its page to the folder ``results``; returns the results file."""
     command = f"wsfp ablate {table} --profile {config.name} --seeds {','.join(map(str, seeds))}"
-    return write_results(table, command, [scores_row(name, each) for name, each in scores.items()], results)
+    rows = [scores_row(name, each) for name, each in scores.items()]
+    if len(rows) > COLUMNS:
+        rows = [row | {"per_class": {}} for row in rows]
+    return write_results(table, command, rows, results)

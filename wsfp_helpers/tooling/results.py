@@ -45,6 +45,8 @@ ABOUT = {
     "table1": f"Pseudo masks: of all 686 training faces.  Parsers: {_RENDERED[0].lower()}{_RENDERED[1:]}.",
     "table2": f"{_RENDERED}; {_PHOTOGRAPH}.  LaPa-like and Helen-like: 19 classes become 11 by place (mode geometric); "
     "in LaPa-like ears count as skin.",
+    "sweep": "Pseudo labels of all 228 faces of celeb/val, on which settings are chosen and nothing is reported: for "
+    "each line of Table 3 the learning rate of the heads, with the number of epochs where it is not 2, and theta.",
     "groups": f"{_RENDERED}; {_PHOTOGRAPH}.  SynthFaces shows a rendered person twice; both count.  A class that a "
     "group lacks and that is claimed on a few pixels counts as 0 in its mean (glasses = none: the class eye_g), so "
     "compare methods within a group rather than groups.",
