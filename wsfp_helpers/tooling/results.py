@@ -47,6 +47,11 @@ ABOUT = {
     "in LaPa-like ears count as skin.",
     "sweep": "Pseudo labels of all 228 faces of celeb/val, on which settings are chosen and nothing is reported: for "
     "each line of Table 3 the learning rate of the heads, with the number of epochs where it is not 2, and theta.",
+    "gradients": "The full method of the embedded world before and after its training: the gradient norm of each "
+    "term times its weight in the loss (mean over three batches of 8 masked training faces), for the weights of the "
+    "patch head, of the class tokens with their positions, and of the trained block.  The push on the maps of the eyes "
+    "is minus the sum of the gradient over both eyes' patch maps: above 0 the term widens them, below 0 it narrows "
+    "them.  With sums over l, neg_cls and neg_ffc are exactly 17 times larger.",
     "groups": f"{_RENDERED}; {_PHOTOGRAPH}.  SynthFaces shows a rendered person twice; both count.  A class that a "
     "group lacks and that is claimed on a few pixels counts as 0 in its mean (glasses = none: the class eye_g), so "
     "compare methods within a group rather than groups.",
