@@ -21,6 +21,7 @@ from wsfp_helpers.tooling.ablate import (
     THETAS,
     Row,
     ablate,
+    eyes,
     fig6,
     measure,
     sums,
@@ -152,6 +153,23 @@ def test_a_table_is_written_with_one_value_per_seed(log, config, tmp_path, monke
     assert [row["name"] for row in rows] == ["Base.", "Base. + CCD", "Base. + CCD + TCD"]
     assert all(len(row["seeds"]) == 2 and row["metric"] == "mean_f1" for row in rows)
     assert check_pages(tmp_path / "docs") == []
+
+
+def test_the_area_of_the_eyes_is_a_row_of_its_own(tmp_path):
+    """20 pixels are called an eye, 8 are one: it is the same area whichever of them are right."""
+    matrix = np.zeros((19, 19), int)
+    matrix[0, 4], matrix[1, 5], matrix[4, 4], matrix[5, 4], matrix[4, 0] = 9, 5, 4, 2, 2
+    write_table("eyes", {"full": [Scores(matrix), Scores(2 * matrix)]}, (0, 1), profile("embedded"), tmp_path)
+    area = read_results("eyes", tmp_path)["rows"][1]
+    assert (area["name"], area["metric"], area["seeds"]) == ("full: area of the eyes", "area", [20 / 8, 20 / 8])
+
+
+def test_eyes_are_looked_at_on_val_and_only_the_regulariser_grows():
+    ccd, foreground, *stronger = eyes(profile("embedded"))
+    assert ccd.tcd is None and {name for name in WEIGHTS if getattr(foreground.tcd, name)} == {"alpha0", "alpha1"}
+    assert all(replace(row.tcd, reg=0.05) == profile("embedded").train.tcd for row in stronger)
+    assert [row.tcd.reg for row in stronger] == sorted({row.tcd.reg for row in stronger})
+    assert {row.part for row in (ccd, foreground, *stronger)} == {"val"}
 
 
 def test_a_table_of_many_rows_is_written_without_classes(tmp_path):

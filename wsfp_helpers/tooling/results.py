@@ -47,6 +47,7 @@ ABOUT = {
     "in LaPa-like ears count as skin.",
     "sweep": "Pseudo labels of all 228 faces of celeb/val, on which settings are chosen and nothing is reported: for "
     "each line of Table 3 the learning rate of the heads, with the number of epochs where it is not 2, and theta.",
+    "eyes": "Pseudo labels of all 228 faces of celeb/val, on which settings are chosen and nothing is reported.",
     "gradients": "The full method of the embedded world before and after its training: the gradient norm of each "
     "term times its weight in the loss (mean over three batches of 8 masked training faces), for the weights of the "
     "patch head, of the class tokens with their positions, and of the trained block.  The push on the maps of the eyes "
