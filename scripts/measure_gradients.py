@@ -12,15 +12,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.errors import exit_on_bad_input
-from wsfp_helpers.labels import COMPONENTS
+from wsfp_helpers.labels import COMPONENTS, PROMPTS
 from wsfp_helpers.method.ccd import mask_faces
-from wsfp_helpers.method.tcd import Objective, TcdConfig
+from wsfp_helpers.method.tcd import Objective, TcdConfig, encode_renders, sample_components
 from wsfp_helpers.method.train import DisFaceRep, Trainer, TrainingSet
+from wsfp_helpers.method.vit import patch_attention
+from wsfp_helpers.nets.vlm import VisionLanguageModel
 from wsfp_helpers.profiles import Profile, profile
 from wsfp_helpers.stages import SHIPPED, open_boxes, run_keyed
 from wsfp_helpers.tooling.results import row, write_results
@@ -67,8 +70,30 @@ def gradients(
     return found
 
 
+@torch.no_grad()
+def cosines(
+    model: DisFaceRep, vlm: VisionLanguageModel, batch: Mapping[str, Tensor], most: int
+) -> dict[tuple[str, str], float]:
+    """Mean cosines of class tokens and foregrounds with their own and the other texts, by vector and what it is.
+
+    Where a cosine with another text is not above 0, Eq. 11 and 12 have no gradient.
+    """
+    output, v_cls = model(batch["input"])
+    rendered = sample_components(batch["labels"], most)
+    v_ffc, _ = encode_renders(patch_attention(output.patch_map), batch["picture"], rendered, vlm, with_background=False)
+    text, found = vlm.text(PROMPTS), {}
+    for name, vectors, present in (("v_cls", v_cls, batch["labels"].bool()), ("v_ffc", v_ffc, rendered)):
+        assert vectors is not None
+        every = F.cosine_similarity(vectors[:, :, None], text, dim=-1)[present]  # (n, K)
+        own = torch.eye(len(text), dtype=torch.bool).expand(len(present), -1, -1)[present]
+        found[name, "cosine with its own text"] = float(every[own].mean())
+        found[name, "cosine with other texts"] = float(every[~own].mean())
+        found[name, "share of other texts not above 0"] = float((every[~own] <= 0).float().mean())
+    return found
+
+
 def measure(config: Profile, seed: int, trained: bool) -> dict[tuple[str, str], float]:
-    """Norms by part and term; for :data:`WIDEN` how strongly a term widens the maps of the eyes (below 0: narrows)."""
+    """Norms by part and term, and cosines; for :data:`WIDEN` how strongly a term widens the maps of the eyes."""
     assert config.train.tcd is not None and config.ccd is not None
     run = run_keyed(config, SHIPPED, cache_dir() / "ablate") if trained else None
     faces = mask_faces(config.faces("train").weak, open_boxes(SHIPPED, config), config.ccd, seed)
@@ -78,25 +103,31 @@ def measure(config: Profile, seed: int, trained: bool) -> dict[tuple[str, str], 
     trainer = Trainer(vit, some, config.train, run, vlm)  # with a finished run it has that run's weights
     trainer.model.eval()
     data = TrainingSet(some, vit, vlm.size)
-    norms: dict[tuple[str, str], float] = {}
+    means: dict[tuple[str, str], float] = {}
+
+    def add(key: tuple[str, str], value: Tensor | float) -> None:
+        means[key] = means.get(key, 0.0) + float(value) / BATCHES
+
     for start in range(0, len(some), size):
         batch = default_collate([data[0, i] for i in range(start, start + size)])
         torch.manual_seed(start)  # the choice of renders
         found = gradients(trainer.model, trainer.objective, batch, weights(config.train.tcd))
         for term, by_part in found.items():
             for part, gradient in by_part.items():
-                value = -gradient.sum() if part == WIDEN else gradient.norm()
-                norms[part, term] = norms.get((part, term), 0.0) + float(value) / BATCHES
-    return norms
+                add((part, term), -gradient.sum() if part == WIDEN else gradient.norm())
+        for key, value in cosines(trainer.model, vlm, batch, config.train.tcd.max_classes_per_image).items():
+            add(key, value)
+    return means
 
 
 def rows(config: Profile) -> Iterable[dict]:
     """Rows by moment, part and term."""
     for when, trained in (("start", False), ("end", True)):
         each = [measure(replace(config, train=replace(config.train, seed=seed)), seed, trained) for seed in SEEDS]
-        for part, term in sorted(each[0], key=lambda key: [*PARTS, WIDEN].index(key[0])):
-            metric = "push" if part == WIDEN else "norm"
-            yield row(f"{when}, {part}: {term}", metric, "", [norms[part, term] for norms in each])
+        order = [*PARTS, WIDEN, "v_cls", "v_ffc"]
+        for part, what in sorted(each[0], key=lambda key: order.index(key[0])):
+            metric = "norm" if part in PARTS else "push" if part == WIDEN else "mean"
+            yield row(f"{when}, {part}: {what}", metric, "", [means[part, what] for means in each])
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import pytest
 import torch
 from fixtures import tiny_faces, tiny_vit, tiny_vlm
 
-from scripts.measure_gradients import EYES, PARTS, WIDEN, gradients, weights
-from wsfp_helpers.labels import COMPONENTS
+from scripts.measure_gradients import EYES, PARTS, WIDEN, cosines, gradients, weights
+from wsfp_helpers.labels import COMPONENTS, PROMPTS
 from wsfp_helpers.method.tcd import Objective, TcdConfig
 from wsfp_helpers.method.train import DisFaceRep
 from wsfp_helpers.method.vit import Projector
@@ -37,6 +37,22 @@ def test_class_terms_do_not_reach_the_patch_head(case):
     norms = {term: float(by_part["patch head"].norm()) for term, by_part in case[3].items()}
     reached = {term for term, norm in norms.items() if norm > 0}
     assert reached == {"patch_mlsm", "pos_ffc", "neg_ffc", "neg_bfc", "reg"}
+
+
+def test_cosines_equal_loops(case):
+    model, objective, batch, _ = case
+    found = cosines(model, objective.vlm, batch, 0)
+    with torch.no_grad():
+        v_cls, text = model(batch["input"])[1], objective.vlm.text(PROMPTS)
+    own, others = [], []
+    for b, k in batch["labels"].nonzero().tolist():
+        for m in range(len(text)):
+            value = float(v_cls[b, k] @ text[m] / v_cls[b, k].norm() / text[m].norm())
+            (own if m == k else others).append(value)
+    assert found["v_cls", "cosine with its own text"] == pytest.approx(sum(own) / len(own), abs=1e-5)
+    assert found["v_cls", "cosine with other texts"] == pytest.approx(sum(others) / len(others), abs=1e-5)
+    below = sum(value <= 0 for value in others) / len(others)
+    assert found["v_cls", "share of other texts not above 0"] == pytest.approx(below, abs=1e-3)
 
 
 def test_the_regularisation_narrows_the_maps_of_the_eyes(case):

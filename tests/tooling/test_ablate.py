@@ -14,6 +14,7 @@ from wsfp_helpers.detect.boxes import SHIPPED_BOXES
 from wsfp_helpers.method.train import DisFaceRep
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.score.confusion import Scores
+from wsfp_helpers.stages import load_run
 from wsfp_helpers.tooling import results
 from wsfp_helpers.tooling.ablate import (
     COLUMNS,
@@ -21,6 +22,7 @@ from wsfp_helpers.tooling.ablate import (
     THETAS,
     Row,
     ablate,
+    blocks,
     eyes,
     fig6,
     measure,
@@ -170,6 +172,16 @@ def test_eyes_are_looked_at_on_val_and_only_the_regulariser_grows():
     assert all(replace(row.tcd, reg=0.05) == profile("embedded").train.tcd for row in stronger)
     assert [row.tcd.reg for row in stronger] == sorted({row.tcd.reg for row in stronger})
     assert {row.part for row in (ccd, foreground, *stronger)} == {"val"}
+
+
+def test_more_blocks_are_trained_where_a_row_says_so(log, config, tmp_path):
+    rows = {row.name: row for row in blocks(config)}
+    two = rows["2 blocks, fused"]
+    measure(two, config, "shipped", 0, tmp_path, 1)
+    (run,) = tmp_path.iterdir()
+    assert len(load_run(run)[0].blocks) == two.blocks == 2
+    assert rows["2 blocks without neg_cls, fused"].tcd == replace(two.tcd, beta0=0.0)
+    assert rows["1 block, patch"].change(config, 0) == table3(config)[2].change(config, 0)
 
 
 def test_a_table_of_many_rows_is_written_without_classes(tmp_path):

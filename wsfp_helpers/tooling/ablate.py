@@ -48,13 +48,17 @@ class Row:
     """Other settings of the training."""
     theta: float | None = None
     """Another background threshold of the pseudo labels."""
+    blocks: int | None = None
+    """Another number of trained blocks."""
     part: str = "train"
     """Whose pseudo labels are scored: a part of the training faces, or all of ``"val"``, where settings are chosen."""
 
     def change(self, config: Profile, seed: int) -> Profile:
         """The profile of this row: what its training depends on."""
         training = replace(config.train, tcd=self.tcd, seed=seed, **self.train)
-        return replace(config, train=training, ccd=config.ccd if self.ccd else None, vlm=self.vlm or config.vlm)
+        model = replace(config.model, blocks=self.blocks or config.model.blocks)
+        ccd, vlm = config.ccd if self.ccd else None, self.vlm or config.vlm
+        return replace(config, model=model, train=training, ccd=ccd, vlm=vlm)
 
 
 def table3(config: Profile) -> list[Row]:
@@ -113,6 +117,22 @@ def eyes(config: Profile) -> list[Row]:
     return [replace(row, part="val") for row in rows]
 
 
+def blocks(config: Profile) -> list[Row]:
+    """Whether class terms help once a map is read through the attention of more trained blocks.
+
+    The embedded trunk ships first values for two blocks; a third and a fourth start at random.
+    """
+    full, without = _change(config, {}), _change(config, {"beta0": 0.0})
+    networks = [
+        Row("1 block", tcd=full),
+        Row("2 blocks", tcd=full, blocks=2),
+        Row("2 blocks without neg_cls", tcd=without, blocks=2),
+        Row("4 blocks", tcd=full, blocks=4),
+    ]
+    reads = {"patch": config.fcam, "fused": FcamConfig(scales=(1.0,))}
+    return [replace(row, name=f"{row.name}, {how}", fcam=fcam) for row in networks for how, fcam in reads.items()]
+
+
 def _change(config: Profile, weights: Mapping[str, Any]) -> TcdConfig:
     if config.train.tcd is None:
         raise InputError(f"profile {config.name} trains without TCD: there are no weights to change")
@@ -163,7 +183,7 @@ def variants(config: Profile) -> list[Row]:
 
 TABLES = {
     "table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm, "variants": variants, "sums": sums, "sweep": sweep,
-    "eyes": eyes,
+    "eyes": eyes, "blocks": blocks,
 }  # fmt: skip
 
 COLUMNS = 20

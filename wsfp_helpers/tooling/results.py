@@ -52,14 +52,15 @@ ABOUT = {
     "term times its weight in the loss (mean over three batches of 8 masked training faces), for the weights of the "
     "patch head, of the class tokens with their positions, and of the trained block.  The push on the maps of the eyes "
     "is minus the sum of the gradient over both eyes' patch maps: above 0 the term widens them, below 0 it narrows "
-    "them.  With sums over l, neg_cls and neg_ffc are exactly 17 times larger.",
+    "them.  With sums over l, neg_cls and neg_ffc are exactly 17 times larger.  Cosines are those of the same batches: "
+    "where one with another text is not above 0, neg_cls and neg_ffc have no gradient.",
     "groups": f"{_RENDERED}; {_PHOTOGRAPH}.  SynthFaces shows a rendered person twice; both count.  A class that a "
     "group lacks and that is claimed on a few pixels counts as 0 in its mean (glasses = none: the class eye_g), so "
     "compare methods within a group rather than groups.",
     "fairness": "The shipped parsers on the people of FRL London, by what the people said of themselves.  Intervals of "
     "neighbouring groups that overlap are no evidence of a difference, and hardly any group is large enough for more.",
     **dict.fromkeys(
-        ("table3", "table4", "fig6", "vlm", "variants", "sums"),
+        ("table3", "table4", "fig6", "vlm", "variants", "sums", "blocks"),
         "Pseudo labels of a part of the training faces, as in the paper: in the embedded world 229 of 686.",
     ),
 }
