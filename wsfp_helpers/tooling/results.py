@@ -47,6 +47,8 @@ ABOUT = {
     "in LaPa-like ears count as skin.",
     "sweep": "Pseudo labels of all 228 faces of celeb/val, on which settings are chosen and nothing is reported: for "
     "each line of Table 3 the learning rate of the heads, with the number of epochs where it is not 2, and theta.",
+    "mirror": "Pseudo labels of 229 of 686 training faces: maps of a mirrored picture are added with left and right "
+    "exchanged, as everywhere else here, or class by class as they are, which the code of MCTformer+ does.",
     "eyes": "Pseudo labels of all 228 faces of celeb/val, on which settings are chosen and nothing is reported.",
     "gradients": "The full method of the embedded world before and after its training: the gradient norm of each "
     "term times its weight in the loss (mean over three batches of 8 masked training faces), for the weights of the "
