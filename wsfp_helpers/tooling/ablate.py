@@ -95,7 +95,7 @@ def sums(config: Profile) -> list[Row]:
 BUDGET: Mapping[str, Mapping[str, Any]] = {"2e-3": {}, "4e-3": {"lr": 4e-3}, "2e-3, 3 epochs": {"epochs": 3}}
 """Trainings that each line of Table 3 may choose from: learning rate of the heads (and a tenth of it for all else), and
 epochs where they are not the profile's."""
-THETAS = (0.3, 0.4, 0.5, 0.6, 0.7)
+THETAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Thresholds that it may choose from."""
 
 
