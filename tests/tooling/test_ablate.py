@@ -20,16 +20,19 @@ from wsfp_helpers.tooling.ablate import (
     COLUMNS,
     FIG6,
     THETAS,
+    TUNED,
     Row,
     ablate,
     blocks,
     eyes,
     fig6,
     measure,
+    mended,
     sums,
     sweep,
     table3,
     table4,
+    tuned,
     variants,
     vlm,
     write_table,
@@ -157,6 +160,21 @@ def test_a_table_is_written_with_one_value_per_seed(log, config, tmp_path, monke
     assert check_pages(tmp_path / "docs") == []
 
 
+def test_tuned_rows_are_rows_of_the_sweep_on_the_training_subset():
+    config = profile("embedded")
+    offered = [replace(row, name="", part="train") for row in sweep(config)]
+    rows = tuned(config)
+    assert [(row.ccd, row.tcd) for row in rows] == [(row.ccd, row.tcd) for row in table3(config)]
+    assert all(replace(row, name="") in offered for row in rows)
+
+
+def test_what_is_tuned_is_best_in_the_sweep():
+    found = {row["name"]: row["seeds"][0] for row in read_results("sweep")["rows"]}
+    for line, (setting, theta) in TUNED.items():
+        own = {name: value for name, value in found.items() if name.startswith(f"{line}, ")}
+        assert max(own, key=own.get) == f"{line}, {setting}, theta {theta}"
+
+
 def test_the_area_of_the_eyes_is_a_row_of_its_own(tmp_path):
     """20 pixels are called an eye, 8 are one: it is the same area whichever of them are right."""
     matrix = np.zeros((19, 19), int)
@@ -182,6 +200,13 @@ def test_more_blocks_are_trained_where_a_row_says_so(log, config, tmp_path):
     assert len(load_run(run)[0].blocks) == two.blocks == 2
     assert rows["2 blocks without neg_cls, fused"].tcd == replace(two.tcd, beta0=0.0)
     assert rows["1 block, patch"].change(config, 0) == table3(config)[2].change(config, 0)
+
+
+def test_mended_rows_change_one_thing_each():
+    ccd, full, stronger, higher = mended(profile("embedded"))
+    assert (ccd.tcd, full.tcd) == (None, profile("embedded").train.tcd)
+    assert stronger == replace(full, name=stronger.name, tcd=replace(full.tcd, reg=stronger.tcd.reg))
+    assert higher == replace(full, name=higher.name, theta=higher.theta)
 
 
 def test_a_table_of_many_rows_is_written_without_classes(tmp_path):
