@@ -141,17 +141,16 @@ def mended(config: Profile) -> list[Row]:
 
 
 def blocks(config: Profile) -> list[Row]:
-    """Whether class terms help once a map is read through the attention of more trained blocks.
+    """Whether maps read through the attention of class tokens gain from a second trained block.
 
-    Two blocks are the most: the embedded trunk ships no first values for a third.
+    Two are the most: the embedded trunk ships no first values for a third.
     """
-    full, without = _change(config, {}), _change(config, {"beta0": 0.0})
-    networks = [
-        Row("1 block", tcd=full), Row("1 block without neg_cls", tcd=without),
-        Row("2 blocks", tcd=full, blocks=2), Row("2 blocks without neg_cls", tcd=without, blocks=2),
-    ]  # fmt: skip
     reads = {"patch": config.fcam, "fused": FcamConfig(scales=(1.0,))}
-    return [replace(row, name=f"{row.name}, {how}", fcam=fcam) for row in networks for how, fcam in reads.items()]
+    return [
+        Row(f"{count} trained, {how}", tcd=config.train.tcd, blocks=count, fcam=fcam)
+        for count in (1, 2)
+        for how, fcam in reads.items()
+    ]
 
 
 def _change(config: Profile, weights: Mapping[str, Any]) -> TcdConfig:
