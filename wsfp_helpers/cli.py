@@ -261,7 +261,9 @@ def evaluate(
 
 @app.command()
 def ablate(
-    table: Annotated[str, typer.Argument(help="table3, table4, fig6, vlm (section 4.3.4) or variants (of maps).")],
+    table: Annotated[
+        str, typer.Argument(help="table3, table4, fig6, vlm (section 4.3.4), variants (maps), sums, sweep.")
+    ],
     profile: ProfileName = "embedded",
     seeds: Seeds = "0,1,2",
     boxes: Boxes = "shipped",

@@ -47,21 +47,21 @@ def test_foreground_and_background_equal_loops():
 
 
 @pytest.mark.parametrize("mode", ["tangent", "clims"])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "sum_texts"])
 def test_positive_equals_loops(case, mode, reduction):
     v, text, labels = case
     config = TcdConfig(sim_mode=mode, reduction=reduction)
     pictures = []
     for b in range(B):
         terms = [attract(cosine(v[b, k], text[k]), mode) for k in range(K) if labels[b, k]]
-        pictures.append(sum(terms) / (len(terms) if reduction == "mean" else 1))
+        pictures.append(sum(terms) / (1 if reduction == "sum" else len(terms)))
     expected = sum(pictures) / B
     assert losses.positive_class(v, text, labels, config).item() == pytest.approx(expected, abs=1e-6)
     assert losses.positive_foreground(v, text, labels, config).item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["tangent", "clims"])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "sum_texts"])
 @pytest.mark.parametrize("negatives", ["all", "present"])
 def test_negative_equals_loops(case, mode, reduction, negatives):
     v, text, labels = case
@@ -75,7 +75,7 @@ def test_negative_equals_loops(case, mode, reduction, negatives):
             others = [m for m in range(K) if m != k and (negatives == "all" or labels[b, m])]
             terms = [repel(cosine(v[b, k], text[m]), mode) for m in others]
             rows.append(sum(terms) / (max(len(terms), 1) if reduction == "mean" else 1))
-        pictures.append(sum(rows) / (len(rows) if reduction == "mean" else 1))
+        pictures.append(sum(rows) / (1 if reduction == "sum" else len(rows)))
     expected = sum(pictures) / B
     assert losses.negative_class(v, text, labels, config).item() == pytest.approx(expected, abs=1e-6)
     assert losses.negative_foreground(v, text, labels, config).item() == pytest.approx(expected, abs=1e-6)

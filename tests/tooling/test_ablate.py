@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from wsfp_helpers import stages
@@ -12,15 +13,26 @@ from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.boxes import SHIPPED_BOXES
 from wsfp_helpers.method.train import DisFaceRep
 from wsfp_helpers.profiles import profile
+from wsfp_helpers.score.confusion import Scores
+from wsfp_helpers.stages import load_run
 from wsfp_helpers.tooling import results
 from wsfp_helpers.tooling.ablate import (
+    COLUMNS,
     FIG6,
+    THETAS,
+    TUNED,
     Row,
     ablate,
+    blocks,
+    eyes,
     fig6,
     measure,
+    mended,
+    sums,
+    sweep,
     table3,
     table4,
+    tuned,
     variants,
     vlm,
     write_table,
@@ -47,6 +59,15 @@ def test_rows_of_table_4_add_one_term_each():
         assert {name for name in WEIGHTS if getattr(row.tcd, name)} == set(order[: i + 1])
         assert all(getattr(row.tcd, name) in (0.0, PAPER[name]) for name in WEIGHTS)
     assert rows[-1].tcd == profile("embedded").train.tcd
+
+
+def test_rows_with_sums_are_those_of_table_4():
+    """Only what is added up differs, and the sum over present components stays a mean."""
+    table, embedded = {row.name: row.tcd for row in table4(profile("embedded"))}, profile("embedded")
+    for row in sums(embedded):
+        name, reduction = row.name.split(", ")
+        assert row.ccd and row.tcd.reduction == {"sums over l": "sum_texts", "means over l": "mean"}[reduction]
+        assert replace(row.tcd, reduction="mean") == table[{"all terms": "+ reg"}.get(name, name)]
 
 
 def test_fig6_changes_one_weight_at_a_time():
@@ -113,6 +134,22 @@ def test_variants_share_one_training(log, config, tmp_path):
     assert [event[0] for event in log] == ["train", "map", "map", "map"]
 
 
+def test_settings_are_swept_on_val_with_one_training_each(log, config, tmp_path):
+    """The same trainings and thresholds for each line of Table 3; another threshold reads the same maps."""
+    rows = sweep(config)
+    assert {row.part for row in rows} == {"val"}
+    offers = [
+        {(tuple(r.train.items()), r.theta) for r in rows if (r.ccd, r.tcd) == (t.ccd, t.tcd)} for t in table3(config)
+    ]
+    assert offers[0] == offers[1] == offers[2] and len(rows) == 3 * len(offers[0])
+    scores = [measure(row, config, "shipped", 0, tmp_path, 2) for row in rows[: len(THETAS) + 1]]
+    assert [event[0] for event in log if event[0] == "train"] == ["train"] * 2
+    background = [each.matrix[:, 0].sum() for each in scores[: len(THETAS)]]
+    assert background == sorted(background) and background[0] < background[-1]
+    known = {path.name.split("_")[0] for path in tmp_path.glob("*/*.json")} - {"config.json"}
+    assert known == {"val"}
+
+
 def test_a_table_is_written_with_one_value_per_seed(log, config, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "knows_revision", lambda name: True)
     scores = ablate("table3", config, "shipped", (0, 1), tmp_path, 1)
@@ -121,6 +158,61 @@ def test_a_table_is_written_with_one_value_per_seed(log, config, tmp_path, monke
     assert [row["name"] for row in rows] == ["Base.", "Base. + CCD", "Base. + CCD + TCD"]
     assert all(len(row["seeds"]) == 2 and row["metric"] == "mean_f1" for row in rows)
     assert check_pages(tmp_path / "docs") == []
+
+
+def test_tuned_rows_are_rows_of_the_sweep_on_the_training_subset():
+    config = profile("embedded")
+    offered = [replace(row, name="", part="train") for row in sweep(config)]
+    rows = tuned(config)
+    assert [(row.ccd, row.tcd) for row in rows] == [(row.ccd, row.tcd) for row in table3(config)]
+    assert all(replace(row, name="") in offered for row in rows)
+
+
+def test_what_is_tuned_is_best_in_the_sweep():
+    found = {row["name"]: row["seeds"][0] for row in read_results("sweep")["rows"]}
+    for line, (setting, theta) in TUNED.items():
+        own = {name: value for name, value in found.items() if name.startswith(f"{line}, ")}
+        assert max(own, key=own.get) == f"{line}, {setting}, theta {theta}"
+
+
+def test_the_area_of_the_eyes_is_a_row_of_its_own(tmp_path):
+    """20 pixels are called an eye, 8 are one: it is the same area whichever of them are right."""
+    matrix = np.zeros((19, 19), int)
+    matrix[0, 4], matrix[1, 5], matrix[4, 4], matrix[5, 4], matrix[4, 0] = 9, 5, 4, 2, 2
+    write_table("eyes", {"full": [Scores(matrix), Scores(2 * matrix)]}, (0, 1), profile("embedded"), tmp_path)
+    area = read_results("eyes", tmp_path)["rows"][1]
+    assert (area["name"], area["metric"], area["seeds"]) == ("full: area of the eyes", "area", [20 / 8, 20 / 8])
+
+
+def test_eyes_are_looked_at_on_val_and_only_the_regulariser_grows():
+    ccd, foreground, *stronger = eyes(profile("embedded"))
+    assert ccd.tcd is None and {name for name in WEIGHTS if getattr(foreground.tcd, name)} == {"alpha0", "alpha1"}
+    assert all(replace(row.tcd, reg=0.05) == profile("embedded").train.tcd for row in stronger)
+    assert [row.tcd.reg for row in stronger] == sorted({row.tcd.reg for row in stronger})
+    assert {row.part for row in (ccd, foreground, *stronger)} == {"val"}
+
+
+def test_more_blocks_are_trained_where_a_row_says_so(log, config, tmp_path):
+    rows = {row.name: row for row in blocks(config)}
+    two = rows["2 trained, fused"]
+    measure(two, config, "shipped", 0, tmp_path, 1)
+    (run,) = tmp_path.iterdir()
+    assert len(load_run(run)[0].blocks) == two.blocks == 2
+    assert rows["1 trained, patch"].change(config, 0) == table3(config)[2].change(config, 0)
+
+
+def test_mended_rows_change_one_thing_each():
+    ccd, full, stronger, higher = mended(profile("embedded"))
+    assert (ccd.tcd, full.tcd) == (None, profile("embedded").train.tcd)
+    assert stronger == replace(full, name=stronger.name, tcd=replace(full.tcd, reg=stronger.tcd.reg))
+    assert higher == replace(full, name=higher.name, theta=higher.theta)
+
+
+def test_a_table_of_many_rows_is_written_without_classes(tmp_path):
+    seeds = {f"row {i}": [Scores(np.eye(19, dtype=int))] for i in range(COLUMNS + 1)}
+    write_table("many", seeds, (0,), profile("embedded"), tmp_path)
+    assert not any(row["per_class"] for row in read_results("many", tmp_path)["rows"])
+    assert "## By class" not in (tmp_path / "many.md").read_text()
 
 
 def test_another_profile_has_its_own_models_and_subset(config):

@@ -6,8 +6,9 @@ Shapes: B pictures, K components, D the width of the image-text model.  ``v_cls`
 
 One difference holds for Eq. 8, 9 and 11-13.  They sum over k (and l) and say nothing of the batch; with
 ``reduction="mean"`` (the default) a loss is the mean over the present components of a picture and over l, then over
-pictures, and with ``"sum"`` the literal sum, averaged over pictures.  Why the mean, and why the logarithm goes on as
-its tangent: docs/design.md, 2.3, 9.3 and 9.4.
+pictures, with ``"sum"`` the literal sum, averaged over pictures, and ``"sum_texts"`` lies between: the sum over l and
+the mean over present components.  Why the mean, and why the logarithm goes on as its tangent: docs/design.md, 2.3, 9.3
+and 9.4.
 """
 
 import math
@@ -52,8 +53,8 @@ class TcdConfig:
     """Weight of Eq. 15 in Eq. 16, lambda."""
     sim_mode: Literal["tangent", "clims"] = "tangent"
     """Below a cosine of 0.05 the logarithm goes on as its tangent, or is clamped at 1e-4 as in CLIMS (no gradient)."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Over present components and l: the mean, or the literal sum of the equations."""
+    reduction: Literal["mean", "sum", "sum_texts"] = "mean"
+    """Over present components k and texts l: means, the sums of the equations, or a mean over k of sums over l."""
     negatives: Literal["all", "present"] = "all"
     """Non-corresponding prompts l: all other K - 1, or only those of the picture's other present components."""
     max_classes_per_image: int = 0
@@ -162,7 +163,7 @@ def _repel_others(v: Tensor, text: Tensor, present: Tensor, config: TcdConfig) -
     others = ~torch.eye(len(text), dtype=torch.bool, device=text.device)
     others = others & present.bool()[:, None, :] if config.negatives == "present" else others.expand_as(cosines)
     terms = (_repel(cosines, config) * others).sum(-1)
-    return terms / (1 if config.reduction == "sum" else others.sum(-1).clamp(min=1))
+    return terms / others.sum(-1).clamp(min=1) if config.reduction == "mean" else terms
 
 
 def _over_components(terms: Tensor, present: Tensor, config: TcdConfig) -> Tensor:

@@ -5,7 +5,8 @@ are trained once, and a killed table goes on where it was.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import read_json, write_json
 from wsfp_helpers.common.machine import device
 from wsfp_helpers.data.weak import uniform_subset
-from wsfp_helpers.method.fcam import FcamConfig, extract
+from wsfp_helpers.labels import CELEBAMASK
+from wsfp_helpers.method.fcam import Fcam, FcamConfig, extract
 from wsfp_helpers.method.pseudo import pseudo_label
 from wsfp_helpers.method.tcd import TcdConfig
 from wsfp_helpers.profiles import Profile
 from wsfp_helpers.score.confusion import Scores
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
 from wsfp_helpers.stages import load_run, run_keyed
+from wsfp_helpers.tooling.results import row as one_row
 from wsfp_helpers.tooling.results import scores_row, write_results
 
 
@@ -41,11 +44,21 @@ class Row:
     """Another image-text model."""
     fcam: FcamConfig | None = None
     """Another way to read the maps out of the same trained network."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Other settings of the training."""
+    theta: float | None = None
+    """Another background threshold of the pseudo labels."""
+    blocks: int | None = None
+    """Another number of trained blocks."""
+    part: str = "train"
+    """Whose pseudo labels are scored: a part of the training faces, or all of ``"val"``, where settings are chosen."""
 
     def change(self, config: Profile, seed: int) -> Profile:
         """The profile of this row: what its training depends on."""
-        training = replace(config.train, tcd=self.tcd, seed=seed)
-        return replace(config, train=training, ccd=config.ccd if self.ccd else None, vlm=self.vlm or config.vlm)
+        training = replace(config.train, tcd=self.tcd, seed=seed, **self.train)
+        model = replace(config.model, blocks=self.blocks or config.model.blocks)
+        ccd, vlm = config.ccd if self.ccd else None, self.vlm or config.vlm
+        return replace(config, model=model, train=training, ccd=ccd, vlm=vlm)
 
 
 def table3(config: Profile) -> list[Row]:
@@ -64,6 +77,80 @@ def table4(config: Profile) -> list[Row]:
         left = left - added
         rows.append(Row(name, tcd=_change(config, dict.fromkeys(left, 0.0))))
     return rows
+
+
+def sums(config: Profile) -> list[Row]:
+    """The rows of Table 4 to which Eq. 11 and 12 belong with their sums over l as printed, and the full method.
+
+    The rows before them in :func:`table4` have no sum over l, so they are the same here.
+    """
+    left = {"+ neg_cls": ("beta1", "beta2", "reg"), "+ neg_ffc": ("beta2", "reg"), "all terms": ()}
+    summed = [
+        Row(f"{name}, sums over l", tcd=_change(config, {"reduction": "sum_texts"} | dict.fromkeys(weights, 0.0)))
+        for name, weights in left.items()
+    ]
+    return [*summed, Row("all terms, means over l", tcd=config.train.tcd)]
+
+
+BUDGET: Mapping[str, Mapping[str, Any]] = {"2e-3": {}, "4e-3": {"lr": 4e-3}, "2e-3, 3 epochs": {"epochs": 3}}
+"""Trainings that each line of Table 3 may choose from: learning rate of the heads (and a tenth of it for all else), and
+epochs where they are not the profile's."""
+THETAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Thresholds that it may choose from."""
+
+
+def sweep(config: Profile) -> list[Row]:
+    """The same small budget of settings for each line of Table 3, scored on ``val``."""
+    return [
+        replace(row, name=f"{row.name}, {setting}, theta {theta}", train=change, theta=theta, part="val")
+        for row in table3(config)
+        for setting, change in BUDGET.items()
+        for theta in THETAS
+    ]
+
+
+TUNED: Mapping[str, tuple[str, float]] = {
+    "Base.": ("4e-3", 0.5), "Base. + CCD": ("2e-3", 0.7), "Base. + CCD + TCD": ("4e-3", 0.5),
+}  # fmt: skip
+"""What ``wsfp ablate sweep --seeds 0`` found best on ``val`` in the embedded world, 2026-11-26: a key of
+:data:`BUDGET` and a threshold."""
+
+
+def tuned(config: Profile) -> list[Row]:
+    """Table 3 with each line at its best settings of :func:`sweep`."""
+    chosen = [(row, *TUNED[row.name]) for row in table3(config)]
+    return [
+        replace(row, name=f"{row.name} ({setting}, theta {theta})", train=BUDGET[setting], theta=theta)
+        for row, setting, theta in chosen
+    ]
+
+
+def eyes(config: Profile) -> list[Row]:
+    """What widens the maps of the eyes, and a stronger regulariser against it, scored on ``val``."""
+    ccd, without = table3(config)[1], ("beta0", "beta1", "beta2", "reg")
+    rows = [ccd, Row("pos_cls + pos_ffc", tcd=_change(config, dict.fromkeys(without, 0.0)))]
+    rows += [Row(f"all terms, reg = {value}", tcd=_change(config, {"reg": value})) for value in (0.05, 0.5, 1.5)]
+    return [replace(row, part="val") for row in rows]
+
+
+def mended(config: Profile) -> list[Row]:
+    """Two ways to narrower maps of the eyes, on the training subset: a stronger regulariser, a higher threshold."""
+    _, ccd, full = table3(config)
+    stronger = replace(full, name="all terms, reg = 0.5", tcd=_change(config, {"reg": 0.5}))
+    return [ccd, replace(full, name="all terms"), stronger, replace(full, name="all terms, theta 0.7", theta=0.7)]
+
+
+def blocks(config: Profile) -> list[Row]:
+    """Whether maps read through the attention of class tokens gain from a second trained block.
+
+    Two are the most: the embedded trunk ships no first values for a third.
+    """
+    reads = {"patch": config.fcam, "fused": FcamConfig(scales=(1.0,))}
+    return [
+        Row(f"{count} trained, {how}", tcd=config.train.tcd, blocks=count, fcam=fcam)
+        for count in (1, 2)
+        for how, fcam in reads.items()
+    ]
 
 
 def _change(config: Profile, weights: Mapping[str, Any]) -> TcdConfig:
@@ -114,7 +201,13 @@ def variants(config: Profile) -> list[Row]:
     ]
 
 
-TABLES = {"table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm, "variants": variants}
+TABLES = {
+    "table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm, "variants": variants, "sums": sums, "sweep": sweep,
+    "tuned": tuned, "eyes": eyes, "mended": mended, "blocks": blocks,
+}  # fmt: skip
+
+COLUMNS = 20
+"""Tables of more rows are written without their classes, which would be as many columns of a page."""
 
 
 def ablate(
@@ -133,7 +226,7 @@ def ablate(
         boxes: Boxes of the training set.
         seeds: One training each.
         folder: The run directories are in ``ablate/`` below it (default: the cache).
-        subset: Training pictures that are scored (default: the profile's).
+        subset: Pictures that are scored (default: the profile's of the training set, all of another set).
     """
     if table not in TABLES:
         raise InputError(f"unknown ablation {table!r}: expected one of {', '.join(TABLES)}")
@@ -148,20 +241,26 @@ def ablate(
 
 
 def measure(row: Row, config: Profile, boxes: str | Path, seed: int, work: Path, subset: int | None = None) -> Scores:
-    """Train one row with one seed and score the pseudo labels of the training subset against the label maps.
+    """Train one row with one seed and score the pseudo labels of the row's pictures against the label maps.
 
     Training is given pictures and image-level labels; the label maps are opened after it has ended.
     """
-    run = run_keyed(row.change(config, seed), boxes, work)
-    subset, fcam = subset or config.subset, row.fcam or config.fcam
-    known = run / f"pseudo_{key_of({'fcam': fcam, 'theta': config.theta, 'subset': subset})}.json"
+    run, faces = run_keyed(row.change(config, seed), boxes, work), config.faces(row.part)
+    subset = subset or (config.subset if row.part == "train" else len(faces))
+    fcam, theta = row.fcam or config.fcam, row.theta or config.theta
+    key, name = key_of({"fcam": fcam, "theta": theta, "subset": subset}), {"train": "pseudo"}.get(row.part, row.part)
+    known = run / f"{name}_{key}.json"
     if not known.exists():
-        vit, _ = load_run(run)
-        faces = config.faces("train")
         faces = faces.subset(uniform_subset(len(faces), subset))
-        labels = (pseudo_label(each, config.theta) for each in extract(vit.to(device()), faces.weak, fcam))
+        labels = (pseudo_label(each, theta) for each in _maps(run, config, row.part, subset, fcam))
         write_json(known, {"row": row.name, "matrix": score_pseudo_labels(labels, faces).matrix})
     return Scores(np.array(read_json(known)["matrix"]), images=subset)
+
+
+@lru_cache(maxsize=1)  # rows that differ in their threshold alone follow each other
+def _maps(run: Path, config: Profile, part: str, subset: int, fcam: FcamConfig) -> list[Fcam]:
+    vit, faces = load_run(run)[0].to(device()), config.faces(part).weak
+    return list(extract(vit, faces.subset(uniform_subset(len(faces), subset)), fcam))
 
 
 def write_table(
@@ -169,4 +268,16 @@ def write_table(
 ) -> Path:
     """Write ``TABLE.json`` and its page to the folder ``results``; returns the results file."""
     command = f"wsfp ablate {table} --profile {config.name} --seeds {','.join(map(str, seeds))}"
-    return write_results(table, command, [scores_row(name, each) for name, each in scores.items()], results)
+    rows = [scores_row(name, each) for name, each in scores.items()]
+    if len(rows) > COLUMNS:
+        rows = [each | {"per_class": {}} for each in rows]
+    if table in ("eyes", "mended"):
+        rows += [_area_of_eyes(name, each) for name, each in scores.items()]
+    return write_results(table, command, rows, results)
+
+
+def _area_of_eyes(name: str, scores: Sequence[Scores]) -> dict[str, object]:
+    """How many pixels a row calls left or right eye, in relation to those that are."""
+    both = [CELEBAMASK.index(eye) for eye in ("l_eye", "r_eye")]
+    areas = [each.matrix[:, both].sum() / each.matrix[both].sum() for each in scores]
+    return one_row(f"{name}: area of the eyes", "area", "times the true area", areas)

@@ -45,13 +45,26 @@ ABOUT = {
     "table1": f"Pseudo masks: of all 686 training faces.  Parsers: {_RENDERED[0].lower()}{_RENDERED[1:]}.",
     "table2": f"{_RENDERED}; {_PHOTOGRAPH}.  LaPa-like and Helen-like: 19 classes become 11 by place (mode geometric); "
     "in LaPa-like ears count as skin.",
+    "sweep": "Pseudo labels of all 228 faces of celeb/val, on which settings are chosen and nothing is reported: for "
+    "each line of Table 3 the learning rate of the heads, with the number of epochs where it is not 2, and theta.",
+    "tuned": "Pseudo labels of 229 of 686 training faces, as in table 3, but with each line at the learning rate of "
+    "the heads and the theta that the sweep found best for it on celeb/val with seed 0.",
+    "mirror": "Pseudo labels of 229 of 686 training faces: maps of a mirrored picture are added with left and right "
+    "exchanged, as everywhere else here, or class by class as they are, which the code of MCTformer+ does.",
+    "eyes": "Pseudo labels of all 228 faces of celeb/val, on which settings are chosen and nothing is reported.",
+    "gradients": "The full method of the embedded world before and after its training: the gradient norm of each "
+    "term times its weight in the loss (mean over three batches of 8 masked training faces), for the weights of the "
+    "patch head, of the class tokens with their positions, and of the trained block.  The push on the maps of the eyes "
+    "is minus the sum of the gradient over both eyes' patch maps: above 0 the term widens them, below 0 it narrows "
+    "them.  With sums over l, neg_cls and neg_ffc are exactly 17 times larger.  Cosines are those of the same batches: "
+    "where one with another text is not above 0, neg_cls and neg_ffc have no gradient.",
     "groups": f"{_RENDERED}; {_PHOTOGRAPH}.  SynthFaces shows a rendered person twice; both count.  A class that a "
     "group lacks and that is claimed on a few pixels counts as 0 in its mean (glasses = none: the class eye_g), so "
     "compare methods within a group rather than groups.",
     "fairness": "The shipped parsers on the people of FRL London, by what the people said of themselves.  Intervals of "
     "neighbouring groups that overlap are no evidence of a difference, and hardly any group is large enough for more.",
     **dict.fromkeys(
-        ("table3", "table4", "fig6", "vlm", "variants"),
+        ("table3", "table4", "fig6", "vlm", "variants", "sums", "blocks", "mended"),
         "Pseudo labels of a part of the training faces, as in the paper: in the embedded world 229 of 686.",
     ),
 }
@@ -64,6 +77,7 @@ PLOTTED = {
     "vlm": "Section 4.3.4: which image-text model",
     "fig6": "Fig. 6: one loss weight changed at a time",
     "variants": "Ways to read the maps of one network",
+    "sums": "Eq. 11 and 12 summed over the other texts",
 }
 """Titles of the plots; these pages show ``NAME.png``, drawn from the mean F1 of their rows."""
 FEW = 10
