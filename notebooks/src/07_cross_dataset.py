@@ -147,12 +147,12 @@ show(figure, alt="Bars with intervals for weak and supervised on three worlds; s
 assert all(scores[name, "supervised"].mean_f1 > scores[name, "weak"].mean_f1 for name in sets)
 
 # %% [markdown]
-# Both lose from left to right, the supervised parser about ten points, the weak one a little less.  The distance between
-# worlds is larger than that between the two parsers: at five points and fewer, it hardly matters any more by whom the
-# faces were painted, and much on which faces a parser learnt.  Most intervals are about ten points wide, with 24 faces
-# behind each, so which parser is the better one *these* faces cannot say; the stored scores of all test faces, further
-# down, can.  The intervals are also lopsided: in many draws a class that one or two faces have, hat or necklace, is
-# missing or counts double.
+# Both lose from left to right, the supervised parser about ten points, the weak one a little less.  The distance
+# between worlds is larger than that between the two parsers: at five points and fewer, it hardly matters any more by
+# whom the faces were painted, and much on which faces a parser learnt.  Most intervals are about ten points wide, with
+# 24 faces behind each, so which parser is the better one *these* faces cannot say; the stored scores of all test faces,
+# further down, can.  The intervals are also lopsided: in many draws a class that one or two faces have, hat or
+# necklace, is missing or counts double.
 
 # %% [markdown]
 # ## Eleven classes, and whose left?
@@ -326,10 +326,10 @@ for row in stored("parsers", "FRL", "python scripts/train_parsers.py scores"):
 # The decoders of both parsers have only seen renderings; the frozen trunk below them learnt its features from
 # photographs, without labels.  At a single glance at a face that fills a third of the picture, they find the parts of
 # real people, and closer looks help: {{parsers | weak, FRL London (102 pictures)}} for the weak parser over all 102
-# people, {{parsers | supervised, FRL London (102 pictures)}} for the supervised one.  Read the classes above: at ears and
-# brows the two are close.  The weak parser is clearly behind at the neck, which has no box and no contrast of labels,
-# at the lower lip and at the nose, whose shapes were drawn by a rule.  What it says on wall and clothes is not scored,
-# for the last column shows how little is known: grey is ignored.  A number is blind wherever its truth is.
+# people, {{parsers | supervised, FRL London (102 pictures)}} for the supervised one.  Read the classes above: at ears
+# and brows the two are close.  The weak parser is clearly behind at the neck, which has no box and no contrast of
+# labels, at the lower lip and at the nose, whose shapes were drawn by a rule.  What it says on wall and clothes is not
+# scored, for the last column shows how little is known: grey is ignored.  A number is blind wherever its truth is.
 
 # %% [markdown]
 # ## What breaks it
@@ -370,8 +370,8 @@ for kind, (upright, *maps) in stress.items():
 # %% [markdown]
 # Colour and light matter little: the copies of notebook 06 taught that.  Covering nose and mouth costs what is covered,
 # for no rendered face wore a mask.  Turning is the worst.  At 20 degrees the parts of the face stay in place; at 60 the
-# supervised parser's brow runs across the nose; upside down, both paint skin on hair and brows on the mouth.  A share of
-# pixels flatters, as always: most of them are background, hair and skin.
+# supervised parser's brow runs across the nose; upside down, both paint skin on hair and brows on the mouth.  A share
+# of pixels flatters, as always: most of them are background, hair and skin.
 
 # %% [markdown]
 # ## Failure gallery
@@ -390,8 +390,9 @@ show(figure, alt="Six triples of face, weak parser's map and truth: white hair, 
 
 # %% [markdown]
 # Profiles, white hair that is taken for a hat, dark lenses, earrings and necklaces: each of them is rare among the
-# training faces, and jewellery is smaller than a token.  The large regions are right nearly everywhere.  Remember how F1 of a *single* face is
-# counted: a class that it lacks and that the parser does not claim is skipped, one that is claimed wrongly counts as 0.
+# training faces, and jewellery is smaller than a token.  The large regions are right nearly everywhere.  Remember how
+# F1 of a *single* face is counted: a class that it lacks and that the parser does not claim is skipped, one that is
+# claimed wrongly counts as 0.
 
 # %% [markdown]
 # ## For whom does it work?
