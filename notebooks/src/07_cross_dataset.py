@@ -446,10 +446,10 @@ for kind in parsers:
         print(f"stored, closer looks: {name:60} {ends[name + LOW]:5.1f} to {ends[name + HIGH]:5.1f}")
 
 # %% [markdown]
-# **Rendered faces.** With both parsers the darkest band of skin tone is several points below the others.  Is it the tone?  The band has 14 images, eight
-# of them from the Helen-like world, the hardest; these faces are also dark *in the picture*; and in training tones of 6
-# and more are one face in ten.  A gap like that is the one to follow up: more such faces to test on, and more in
-# training.
+# **Rendered faces.** With both parsers the darkest band of skin tone is several points below the others.  Is it the
+# tone?  The band has 14 images, eight of them from the Helen-like world, the hardest; these faces are also dark *in the
+# picture*; and in training tones of 6 and more are one face in ten.  A gap like that is the one to follow up: more such
+# faces to test on, and more in training.
 #
 # **Real people.** Compare only groups of ten or more, and their intervals first.  Over all 102 people
 # (`docs/results/fairness.md`) those of women and men overlap, with the weak parser
