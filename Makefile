@@ -21,7 +21,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       style checks, unit tests, and the notebooks as tests"
 	@echo "make notebooks  write notebooks/*.ipynb from notebooks/src/*.py"
-	@echo "make results    measure everything in docs/results again, from a clean commit (3 hours on two cores)"
+	@echo "make results    measure everything in docs/results again, from a clean commit (about 5 hours on two cores)"
 
 setup: $(STAMP)
 
@@ -59,7 +59,10 @@ results: $(STAMP)
 	for what in detector eq1 speed; do $(BIN)/python scripts/measure_ccd.py $$what docs/results || exit 1; done
 	$(BIN)/python -m tools.bench --results docs/results
 	$(BIN)/python -m tools.bench --pairs 30000 --results docs/results
-	for table in table3 table4 fig6 vlm; do $(BIN)/wsfp ablate $$table --results docs/results || exit 1; done
-	$(BIN)/wsfp ablate variants --seeds 0 --results docs/results
+	for table in table3 table4 fig6 vlm sums tuned mended; do \
+	    $(BIN)/wsfp ablate $$table --results docs/results || exit 1; done
+	for table in variants sweep eyes blocks; do \
+	    $(BIN)/wsfp ablate $$table --seeds 0 --results docs/results || exit 1; done
+	for what in gradients mirror; do $(BIN)/python scripts/measure_$$what.py docs/results || exit 1; done
 	for table in table1 table2; do $(BIN)/wsfp $$table --results docs/results || exit 1; done
 	$(BIN)/python scripts/train_parsers.py scores --results docs/results
