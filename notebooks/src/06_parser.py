@@ -348,9 +348,13 @@ figure = gallery(pictures, titles, "Two sets of labels, the same student", 5, 1.
 show(figure, alt="Four faces: the paper's label and its student's map, the region label and its student's map, truth.")
 
 # %% [markdown]
-# The second student has learnt where the jaw ends and where hair begins, because its labels say so in every face.  Its
-# borders are as blurred as before: 20 x 20 cells are all it has.  That part is the network's fault, and the larger
-# decoder of the package repairs it.
+# The second student has learnt where the jaw ends and where hair begins, because its labels say so in every face.  It
+# gains less than its labels did: an eye is hardly larger than one of its 20 x 20 cells, so borders stay blurred.  That
+# is the network's fault, and the larger decoder of the package repairs it.
+#
+# Not everything is better.  The region labels here have no clothes: 48 faces and one clustering are
+# too few to give clothes a name (with 120, in notebook 05, they have one).  The student copies that, too.  Better
+# labels have biases of their own.
 #
 # ## New faces, and the upper bound
 #
@@ -392,9 +396,9 @@ show(figure, alt="Four rows: a new face, the maps of two students, of the weak a
 # %% [markdown]
 # Compare the columns in pairs.  From the first student to the second only the *labels* change.  From the second student
 # to `weak` the labels are of one kind, and the *network* changes, and how many faces it saw.  From `weak` to
-# `supervised` again only the labels change: same trunk, decoder and pictures.  Which step is largest?  The supervised
-# parser has eyes, brows and lips with sharp borders; only tiny things, earrings and necklaces, are lost.  Both weak
-# ones draw what their labels drew: shapes in boxes.
+# `supervised` again only the labels change: same trunk, decoder and pictures.  Which step is largest, and in which
+# class does the first student beat the second?  The supervised parser has eyes, brows and lips with sharp borders; only
+# tiny things, earrings and necklaces, are lost.  Both weak ones draw what their labels drew: shapes in boxes.
 
 # %% [markdown]
 # Measured on whole test sets, each picture averaged with its mirror image, instead of our single glance:
