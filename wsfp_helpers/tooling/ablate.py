@@ -278,6 +278,6 @@ def write_table(
 
 def _area_of_eyes(name: str, scores: Sequence[Scores]) -> dict[str, object]:
     """How many pixels a row calls left or right eye, in relation to those that are."""
-    both = [CELEBAMASK.index(eye) for eye in ("l_eye", "r_eye")]
+    both = [CELEBAMASK.index(name) for name in CELEBAMASK.components if name.endswith("_eye")]
     areas = [each.matrix[:, both].sum() / each.matrix[both].sum() for each in scores]
     return one_row(f"{name}: area of the eyes", "area", "times the true area", areas)
