@@ -64,5 +64,7 @@ results: $(STAMP)
 	for table in variants sweep eyes blocks; do \
 	    $(BIN)/wsfp ablate $$table --seeds 0 --results docs/results || exit 1; done
 	for what in gradients mirror; do $(BIN)/python scripts/measure_$$what.py docs/results || exit 1; done
+	$(BIN)/python scripts/measure_regions.py steps docs/results
+	$(BIN)/python scripts/measure_regions.py constants docs/results --seeds 0
 	for table in table1 table2; do $(BIN)/wsfp $$table --results docs/results || exit 1; done
 	$(BIN)/python scripts/train_parsers.py scores --results docs/results
