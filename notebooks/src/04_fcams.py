@@ -359,10 +359,12 @@ else:
 
 # %% [markdown]
 # Read it column by column.  *Nose*, *lip* and *hair* hardly change: CCD had found them.  The **eye** loses the other
-# eye at `pos_ffc`, the pull of the kept picture to its own text.  The **skin** stays on hair and wall through five rows
-# and comes to the face with `neg_bfc`: what is left over must not show skin.  `reg` then takes it off the wall.  And
-# the rows of `neg_cls` and `neg_ffc` look like the row before them: a class token reaches the patch map only through
-# one block at a tenth of the rate, and `neg_ffc` is a small number times 0.1.  In the paper each row gains something.
+# eye at `pos_ffc`, the pull of the kept picture to its own text.  The **skin** stays on hair and wall through five
+# rows and comes to the face with `neg_bfc`: what is left over must not show skin.  `reg` then takes it off the wall.
+# And the rows of `neg_cls` and `neg_ffc` look like the row before them: a class token reaches the patch map only
+# through one block at a tenth of the rate, and `neg_ffc` is a mean over 17 texts, a small number times 0.1.  Summed
+# over them, as printed, it is a step ({{table4 | + neg_cls}} to {{sums | + neg_ffc, sums over l}},
+# `docs/results/sums.md`), and the full method is no better for it.  In the paper each row gains something.
 #
 # ## Where the maps leak
 #
