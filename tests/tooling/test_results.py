@@ -39,7 +39,7 @@ def traced(monkeypatch):
     monkeypatch.setattr(results, "knows_revision", lambda name: True)
 
 
-WAITING = {"groups", "stream", "table2"}
+WAITING = {"groups", "table2"}
 """Results that are measured again from a clean commit after this one."""
 
 
