@@ -28,7 +28,7 @@ from wsfp_helpers.score.confusion import Scores
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
 from wsfp_helpers.stages import SHIPPED, accept_all, load_run, run_keyed
 from wsfp_helpers.tooling.ablate import Row, table3
-from wsfp_helpers.tooling.results import scores_row, write_results
+from wsfp_helpers.tooling.results import narrow, scores_row, write_results
 
 ALL = RegionConfig()
 FULL = "Base. + CCD + TCD"
@@ -94,9 +94,7 @@ def main() -> None:
             scores[name].append(scores_of(networks[network], config, seed, part, subset))
             print(f"seed {seed}  {name:45} mean F1 {scores[name][-1].mean_f1:5.1f}", flush=True)
     command = f"python scripts/measure_regions.py {chosen.what} docs/results --seeds {chosen.seeds}"
-    results = [scores_row(name, each) for name, each in scores.items()]
-    if chosen.what == "constants":  # 24 columns of classes are no page
-        results = [each | {"per_class": {}} for each in results]
+    results = narrow([scores_row(name, each) for name, each in scores.items()])
     write_results(page, command, results, chosen.results)
 
 

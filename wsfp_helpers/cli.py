@@ -262,7 +262,10 @@ def evaluate(
 @app.command()
 def ablate(
     table: Annotated[
-        str, typer.Argument(help="table3, table4, fig6, vlm (section 4.3.4), variants (maps), sums, sweep.")
+        str,
+        typer.Argument(
+            help="table3, table4, fig6, vlm (section 4.3.4); variants, sums, sweep, tuned, eyes, mended or blocks."
+        ),
     ],
     profile: ProfileName = "embedded",
     seeds: Seeds = "0,1,2",

@@ -254,18 +254,18 @@ def run_regions(
     claim_folder(out, {"regions": asdict(settings), **source, "seed": seed}, "pseudo labels", "*.png")
     if all((out / f"{key}.png").exists() for key in faces.ids):
         return out
-    regions = find_regions(faces, folder, accept_all(faces, open_boxes(boxes, config)), settings, seed)
+    regions = find_regions(faces, folder, accept_all(faces, open_boxes(boxes, config), config.ccd), settings, seed)
     for i, key in enumerate(tqdm(faces.ids, "pseudo labels", unit="image", leave=False)):
         if not (out / f"{key}.png").exists():
             write_index_png(out / f"{key}.png", regions.label(i), PALETTE)
     return out
 
 
-def accept_all(faces: WeakFaces, boxes: Boxes) -> list[Accepted]:
+def accept_all(faces: WeakFaces, boxes: Boxes, config: ccd.CCDConfig | None = None) -> list[Accepted]:
     """The boxes that Eq. 1 accepts in every picture, in order."""
     check_complete(boxes, faces)
-    records = (boxes[key] for key in faces.ids)
-    return [ccd.accepted_boxes(record.candidates, record.size, ccd.CCDConfig()) for record in records]
+    records, config = (boxes[key] for key in faces.ids), config or ccd.CCDConfig()
+    return [ccd.accepted_boxes(record.candidates, record.size, config) for record in records]
 
 
 def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int = 0) -> Path:

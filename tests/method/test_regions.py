@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.labels import COMPONENTS, K
 from wsfp_helpers.method import regions
 from wsfp_helpers.method.fcam import Fcam
@@ -208,3 +209,20 @@ def test_the_guided_filter_is_that_of_the_paper():
             for c in range(2):
                 expected = slope[c][block].mean() * guide[y, x] + offset[c][block].mean()
                 assert found[c, y, x] == pytest.approx(expected, abs=1e-9)
+
+
+def test_boxes_of_a_wide_picture_lie_where_its_tokens_do():
+    tokens, fcams, boxes, labels, _ = make()
+    wide = [replace(fcam, size=(PIXELS, 2 * PIXELS)) for fcam in fcams]
+    stretched = [{name: (2 * x1, y1, 2 * x2, y2) for name, (x1, y1, x2, y2) in each.items()} for each in boxes]
+    square = regions.gather(tokens, fcams, boxes, labels, CONFIG)
+    known = regions.gather(tokens, wide, stretched, labels, CONFIG)
+    np.testing.assert_array_equal(known.hull, square.hull)
+    np.testing.assert_array_equal(known.below, square.below)
+
+
+def test_nothing_clear_is_said():
+    known = known_of(make(), replace(CONFIG, boxes=False))
+    config = replace(CONFIG, boxes=False, level=10.0)
+    with pytest.raises(InputError, match="no token has a clear name"):
+        regions.refine(known, regions.cluster(known, config), config)

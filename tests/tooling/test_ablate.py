@@ -17,7 +17,6 @@ from wsfp_helpers.score.confusion import Scores
 from wsfp_helpers.stages import load_run
 from wsfp_helpers.tooling import results
 from wsfp_helpers.tooling.ablate import (
-    COLUMNS,
     FIG6,
     THETAS,
     TUNED,
@@ -37,7 +36,7 @@ from wsfp_helpers.tooling.ablate import (
     vlm,
     write_table,
 )
-from wsfp_helpers.tooling.results import check_pages, read_results
+from wsfp_helpers.tooling.results import COLUMNS, check_pages, read_results
 
 WEIGHTS = ("alpha0", "alpha1", "beta0", "beta1", "beta2", "reg")
 PAPER = dict(zip(WEIGHTS, (1.2, 0.2, 2.1, 0.1, 0.017, 0.05), strict=True))

@@ -169,11 +169,16 @@ class FcamFolder:
     def __init__(self, folder: str | Path) -> None:
         self.paths = sorted(existing(folder, "folder of FCAMs").glob("*.safetensors"))
         self.ids = [path.stem for path in self.paths]
+        self._places = {key: i for i, key in enumerate(self.ids)}
         if not self.paths:
             raise InputError(f"{folder} has no FCAMs (*.safetensors): run `wsfp fcam` first")
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def by_id(self, key: str) -> Fcam:
+        """The maps of the picture ``key``, which must be there."""
+        return self[self._places[key]]
 
     def __getitem__(self, index: int) -> Fcam:
         path, advice = self.paths[index], "remove it and run `wsfp fcam` again"

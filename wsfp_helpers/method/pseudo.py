@@ -116,7 +116,7 @@ def read_targets(labels: str | Path, faces: WeakFaces) -> Callable[[int], np.nda
     if missing := [key for key in faces.ids if not (folder / f"{key}.png").exists()]:
         raise InputError(
             f"{folder} lacks {len(missing):,} of {len(faces):,} pseudo labels, the first is {missing[0]}.png: run "
-            f"`wsfp pseudo` on the FCAMs of the whole training set, it goes on where it stopped"
+            f"`wsfp pseudo` or `wsfp regions` on the FCAMs of the whole training set, it goes on where it stopped"
         )
 
     def target(index: int) -> np.ndarray:

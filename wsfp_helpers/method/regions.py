@@ -17,7 +17,6 @@ and the shapes of small parts in their boxes.  No label map is looked at; the co
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
+from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import Box
 from wsfp_helpers.labels import COMPONENTS
@@ -150,7 +150,7 @@ def gather(
     hull, below = np.zeros((n, count), np.float32), np.zeros((n, count), np.float32)
     for i, (fcam, accepted) in enumerate(zip(fcams, boxes, strict=True)):
         maps[i][:, fcam.classes] = fcam.maps((side, side)).reshape(len(fcam.classes), -1).T
-        inner = np.array([accepted[name] for name in INNER if name in accepted]) * (side / max(fcam.size))
+        inner = np.array([accepted[name] for name in INNER if name in accepted]) * side / ([*fcam.size[::-1]] * 2)
         if config.boxes and len(inner):
             hull[i] = _hull_share(inner, side).ravel()
             top, bottom = inner[:, 1].min(), inner[:, 3].max()
@@ -240,12 +240,10 @@ def name_tokens(
         Evidence ``(n, g * g, 5)`` for :data:`NAMED`, negative where the picture has no such part; the strongest name
         ``(n, g * g)`` int64; and whether it is clear ``(n, g * g)`` bool.  Inside the hull a token is clearly skin.
     """
-    single = Evidence(
-        known.border.ravel(), known.hull.ravel(), known.below.ravel(), known.maps.reshape(-1, known.maps.shape[-1]),
-        np.ones((known.hull.size, known.maps.shape[-1])),
-    )  # fmt: skip
     scores = [name_clusters(weigh(ids, known, config), known.labels, config)[ids] for ids in clusterings]
     if not scores:
+        maps = known.maps.reshape(-1, known.maps.shape[-1])
+        single = Evidence(known.border.ravel(), known.hull.ravel(), known.below.ravel(), maps, np.ones_like(maps))
         scores = [name_clusters(single, known.labels, config).reshape(*known.hull.shape, -1)]
     score = np.where(_absent(known.labels, NAMED)[:, None], -1.0, np.mean(scores, 0))
     second, first = np.sort(score, -1)[..., -2:].transpose(2, 0, 1)
@@ -260,7 +258,8 @@ def _with_hull(names: np.ndarray, clear: np.ndarray, known: Tokens) -> tuple[np.
 
 def _absent(labels: np.ndarray, regions: Sequence[str]) -> np.ndarray:
     """``(n, len(regions))`` bool: regions that the image-level label excludes; never the background."""
-    return np.stack([labels[:, COMPONENTS.index(r)] == 0 if r in COMPONENTS else labels[:, 0] < 0 for r in regions], 1)
+    no = np.zeros(len(labels), bool)
+    return np.stack([labels[:, COMPONENTS.index(r)] == 0 if r in COMPONENTS else no for r in regions], 1)
 
 
 def refine(known: Tokens, clusterings: Sequence[np.ndarray], config: RegionConfig, seed: int = 0) -> np.ndarray:
@@ -292,6 +291,8 @@ def _learn(known: Tokens, names: np.ndarray, clear: np.ndarray, regions: Sequenc
     """Fit a small network to the clear tokens and return its probabilities ``(n, g * g, len(regions))``."""
     features = torch.from_numpy(known.features).flatten(0, 1)
     absent = torch.from_numpy(_absent(known.labels, regions)).repeat_interleave(known.hull.shape[1], 0)
+    if not clear.any():
+        raise InputError("no token has a clear name: give maps of a trained network, or boxes of the same pictures")
     teachers, target = torch.from_numpy(np.flatnonzero(clear)), torch.from_numpy(names.ravel())
     random = torch.Generator().manual_seed(seed)
     torch.set_flush_denormal(True)  # sure answers have gradients below 1e-38, on which a CPU is many times slower
@@ -324,18 +325,10 @@ class Regions:
     probability: np.ndarray
     """``(n, g * g, 6)`` float32 of each of :data:`REGIONS`."""
 
-    @cached_property
-    def _place(self) -> dict[str, int]:
-        return {key: i for i, key in enumerate(self.fcams.ids)}
-
-    def fcam(self, index: int) -> Fcam:
-        """The maps of the i-th picture."""
-        return self.fcams[self._place[self.faces.ids[index]]]
-
     def label(self, index: int) -> np.ndarray:
         """:func:`region_label` of the i-th picture."""
-        image, probability = self.faces.image(index), self.probability[index]
-        return region_label(image, probability, self.fcam(index), self.boxes[index], self.config)
+        fcam = self.fcams.by_id(self.faces.ids[index])
+        return region_label(self.faces.image(index), self.probability[index], fcam, self.boxes[index], self.config)
 
 
 def find_regions(
@@ -351,8 +344,7 @@ def find_regions(
         seed: Of k-means and of the small networks.
     """
     tokens = features((faces.image(i) for i in range(len(faces))), load_trunk(), len(faces))
-    place = {key: i for i, key in enumerate(fcams.ids)}
-    known = gather(tokens, (fcams[place[key]] for key in faces.ids), boxes, faces.labels, config)
+    known = gather(tokens, map(fcams.by_id, faces.ids), boxes, faces.labels, config)
     return Regions(faces, fcams, boxes, config, refine(known, cluster(known, config, seed), config, seed))
 
 
@@ -379,11 +371,11 @@ def region_label(
         drawn = draw_parts(regions, grey, fcam.classes.tolist(), accepted, config.shapes)
     else:
         drawn = draw_parts_by_maps(regions, fcam)
-    maps = dict(zip(fcam.classes, fcam.maps(size), strict=True))
-    for name, threshold in (("eye_g", config.theta), ("ear_r", config.jewellery), ("neck_l", config.jewellery)):
-        k = COMPONENTS.index(name)
-        if k in maps:
-            drawn[maps[k] > threshold] = k + 1
+    thresholds = {"eye_g": config.theta, "ear_r": config.jewellery, "neck_l": config.jewellery}
+    worn = [(i, k) for i, k in enumerate(fcam.classes) if COMPONENTS[k] in thresholds]
+    maps = fcam.maps(size) if worn else ()
+    for i, k in worn:
+        drawn[maps[i] > thresholds[COMPONENTS[k]]] = k + 1
     return drawn
 
 

@@ -26,8 +26,8 @@ from wsfp_helpers.profiles import Profile
 from wsfp_helpers.score.confusion import Scores
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
 from wsfp_helpers.stages import load_run, run_keyed
+from wsfp_helpers.tooling.results import narrow, scores_row, write_results
 from wsfp_helpers.tooling.results import row as one_row
-from wsfp_helpers.tooling.results import scores_row, write_results
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,6 @@ TABLES = {
     "tuned": tuned, "eyes": eyes, "mended": mended, "blocks": blocks,
 }  # fmt: skip
 
-COLUMNS = 20
-"""Tables of more rows are written without their classes, which would be as many columns of a page."""
-
 
 def ablate(
     table: str,
@@ -268,9 +265,7 @@ def write_table(
 ) -> Path:
     """Write ``TABLE.json`` and its page to the folder ``results``; returns the results file."""
     command = f"wsfp ablate {table} --profile {config.name} --seeds {','.join(map(str, seeds))}"
-    rows = [scores_row(name, each) for name, each in scores.items()]
-    if len(rows) > COLUMNS:
-        rows = [each | {"per_class": {}} for each in rows]
+    rows = narrow([scores_row(name, each) for name, each in scores.items()])
     if table in ("eyes", "mended"):
         rows += [_area_of_eyes(name, each) for name, each in scores.items()]
     return write_results(table, command, rows, results)

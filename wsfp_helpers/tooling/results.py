@@ -80,6 +80,8 @@ PLOTTED = {
     "sums": "Eq. 11 and 12 summed over the other texts",
 }
 """Titles of the plots; these pages show ``NAME.png``, drawn from the mean F1 of their rows."""
+COLUMNS = 20
+"""Rows of more would be as many columns of a page's table of classes."""
 FEW = 10
 """Groups of fewer images have no interval and are marked as too few to compare."""
 
@@ -100,6 +102,11 @@ def scores_row(name: str, scores: Sequence[Scores]) -> dict[str, object]:
     """The row of mean F1 (metric ``mean_f1``, percent) and F1 by class of one :class:`Scores` a seed."""
     per_class = {key: [each.per_class[key] for each in scores] for key in scores[0].per_class}
     return row(name, "mean_f1", "percent", [each.mean_f1 for each in scores], per_class)
+
+
+def narrow(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """The rows of a table, without their classes where there are more than :data:`COLUMNS`."""
+    return [each | {"per_class": {}} for each in rows] if len(rows) > COLUMNS else list(rows)
 
 
 def scored_rows(
