@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wsfp_helpers.common.checkpoints import read_weights
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.pictures import normalise, resize, to_tensor
+from wsfp_helpers.common.pictures import Pictures, normalise, resize, to_tensor
 from wsfp_helpers.labels import K
 from wsfp_helpers.nets.trunk import WEIGHTS, features, later_blocks, load_trunk
 
@@ -166,13 +166,6 @@ def gwrp(patch_map: Tensor, decay: float) -> Tensor:
     scores = patch_map.flatten(2).sort(-1, descending=True).values
     weights = decay ** torch.arange(scores.shape[-1], device=scores.device, dtype=torch.float32)
     return (scores * weights).sum(-1) / weights.sum()
-
-
-class Pictures(Protocol):
-    """A list of pictures ``(H, W, 3)`` uint8, or anything like it that reads them one at a time."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> np.ndarray: ...
 
 
 def vit_inputs(vit: MultiClassTokenViT, pictures: Pictures, size: int | None = None) -> Tensor:

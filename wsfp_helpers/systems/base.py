@@ -1,0 +1,163 @@
+"""What the compared systems share: their parts, their batches, and one form for what they find in a picture.
+
+A system is trained on ``WeakFaces``, which have no way to a label map, and then gives :class:`Found` for any picture.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsfp_helpers.common.pictures import Pictures, resize, to_tensor
+from wsfp_helpers.data.weak import WeakFaces
+from wsfp_helpers.method.fcam import Fcam, FcamConfig
+from wsfp_helpers.method.vit import MultiClassTokenViT
+from wsfp_helpers.nets.dense import DenseModel
+from wsfp_helpers.nets.vlm import VisionLanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a system finds in one picture: a score for each present component and pixel, and one for the background."""
+
+    id: str
+    """Of the picture."""
+    classes: np.ndarray
+    """Present components ``(P,)`` int64, as indices 0 .. K - 1."""
+    scores: Tensor
+    """``(P, h, w)`` float32, at any resolution."""
+    background: Tensor
+    """``(h, w)`` float32, in the same units."""
+    size: tuple[int, int]
+    """Height and width of the picture."""
+
+    def label(self) -> np.ndarray:
+        """Label map ``(H, W)`` uint8: scores are enlarged (bilinear), and the strongest one counts."""
+        stack = torch.cat([self.background[None], self.scores])[None].float()
+        best = F.interpolate(stack, self.size, mode="bilinear", align_corners=False)[0].argmax(0)
+        return np.concatenate([[0], self.classes + 1]).astype(np.uint8)[best.numpy()]
+
+
+def found_in_fcam(fcam: Fcam, theta: float) -> Found:
+    """Activation maps against the constant background ``theta`` in [0, 1] (paper 3.1)."""
+    maps = torch.from_numpy(fcam.maps())
+    return Found(fcam.id, fcam.classes, maps, torch.full(fcam.size, theta), fcam.size)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What all systems are built from: one backbone, one image-text model, in the sizes of one profile."""
+
+    build_vit: Callable[[int], MultiClassTokenViT]
+    """From a seed to the class-token ViT with its first values."""
+    trained_vit: Callable[[bool, float, int], MultiClassTokenViT]
+    """From (whether CCD and TCD are used, learning rate of the heads, seed) to the network of the profile's training:
+    that of the paper's method, or of its baseline."""
+    vlm: VisionLanguageModel
+    """Judges what a map cuts out of a picture."""
+    dense: Callable[[], DenseModel]
+    """Opens the image-text model that can be asked about places."""
+    fcam: FcamConfig
+    """How activation maps are read."""
+    batch: int
+    """Pictures of a training step."""
+    epochs: int
+    """Passes of the profile's own training, the measure of all others."""
+
+
+class System(ABC):
+    """A system: what it trains, the way to train it, and the way to ask it.
+
+    Args:
+        parts: Backbone and image-text model.
+        settings: A frozen dataclass, the system's own.
+        seed: Of first values and of everything random.
+    """
+
+    title: ClassVar[str]
+    """Name in the tables of the paper."""
+    paper: ClassVar[str]
+    """Where it was published."""
+    supervision: ClassVar[str]
+    """``"I"`` image-level labels, ``"I+L"`` labels and language, as in Table 1, with ``"+B"`` for boxes."""
+    tried: ClassVar[Sequence[Any]]
+    """The settings between which ``val`` chose; the first are the defaults."""
+
+    network: nn.Module
+    """All that is trained or has to be remembered, and nothing frozen: what a run keeps."""
+
+    def __init__(self, parts: Parts, settings: Any, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self.network = nn.Module()
+        self.parts, self.settings, self.seed = parts, settings, seed
+
+    @abstractmethod
+    def fit(self, faces: WeakFaces, folder: Path | None = None) -> None:
+        """Train in place; with ``folder`` an interrupted training goes on from there."""
+
+    @abstractmethod
+    def find(self, faces: WeakFaces) -> Iterator[Found]:
+        """What is found in each picture, in order, for the components on its list."""
+
+
+@dataclass
+class Batch:
+    """Pictures of a training step."""
+
+    index: np.ndarray
+    """Which of the set, ``(B,)``."""
+    inputs: Tensor
+    """What the network takes."""
+    pictures: Tensor
+    """``(B, 3, S, S)`` in [0, 1]."""
+    labels: Tensor
+    """``(B, K)`` float32 of 0 and 1."""
+
+
+class Batches:
+    """The batch of a step, as a function of the seed and the step alone: every picture once an epoch.
+
+    Args:
+        faces: Pictures and image-level labels.
+        inputs: From pictures to what the network takes (:func:`wsfp_helpers.method.vit.vit_inputs`,
+            :meth:`DenseModel.inputs`); trunk features come from the disk cache.
+        size: Pictures of a batch.
+        side: S.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self, faces: WeakFaces, inputs: Callable[[Pictures], Tensor], size: int, side: int, seed: int = 0
+    ) -> None:
+        self.faces, self.inputs, self.size, self.side, self.seed = faces, inputs, min(size, len(faces)), side, seed
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return len(self.faces) // self.size
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of ``step``."""
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.faces))
+        return self.of(order[place * self.size :][: self.size])
+
+    def of(self, index: np.ndarray) -> Batch:
+        """The batch of the pictures at ``index`` ``(B,)``."""
+        images = [self.faces.image(int(i)) for i in index]
+        small = torch.cat([resize(to_tensor([image]), (self.side, self.side)) for image in images])
+        labels = torch.from_numpy(self.faces.labels[index].astype(np.float32))
+        return Batch(np.asarray(index), self.inputs(images).float(), small.clamp(0, 1), labels)
+
+
+def in_order(faces: WeakFaces, batches: Batches, size: int = 8) -> Iterator[tuple[Batch, list[tuple[int, int]]]]:
+    """All pictures in order, in batches, with the sizes of their files ``(H, W)``."""
+    for start in range(0, len(faces), size):
+        index = np.arange(start, min(start + size, len(faces)))
+        yield batches.of(index), [faces.image(int(i)).shape[:2] for i in index]
