@@ -49,7 +49,7 @@ SIZE = 224
 POOL, BATCH, LEARNING_RATE = 3_000, 32, 1e-3
 CONFIG = dict(
     embed_dim=128,
-    vision_cfg=dict(image_size=14, patch_size=1, width=192, layers=3, head_width=64),
+    vision_cfg=dict(image_size=14, patch_size=1, width=192, layers=3, head_width=64, pool_type="avg"),
     text_cfg=dict(context_length=CONTEXT, vocab_size=len(WORDS) + 3, width=128, heads=4, layers=2),
 )
 """open_clip's ``model_cfg``; the tower's first convolution takes one token of the trunk for a pixel."""
@@ -135,10 +135,11 @@ def evaluate(model: DenseModel, pool: tuple[Tensor, Tensor], data: Pictures) -> 
 CARD = """# {name}: the embedded image-text model that can be asked about places
 
 mini_flip's last grid is 3 x 3, too coarse for CLIP-ES, WeCLIP and WeakCLIP.  This is a small ViT (3 blocks, width 192)
-behind the frozen trunk, with the names and shapes of CLIP's own tower and mini_flip's words.  It was trained on what
-mini_flip was trained on: whole faces and close-ups that were partly covered by boxes and blobs or faded by soft spots
-and noise, with captions that name the parts in sight.  Which parts are in sight was read from the label maps of these
-pretraining faces; no picture was cut out along one, and no place was ever named.
+behind the frozen trunk, with the names and shapes of CLIP's own tower and mini_flip's words; a picture's vector is the
+mean over its patches.  It was trained on what mini_flip was trained on: whole faces and close-ups that were partly
+covered by boxes and blobs or faded by soft spots and noise, with captions that name the parts in sight.  Which parts
+are in sight was read from the label maps of these pretraining faces; no picture was cut out along one, and no place was
+ever named.
 
 - Size: {parameters:.2f} M parameters beside the trunk's; weights in half precision; 14 x 14 tokens in training, 20 x 20
   on faces of 320 pixels.
@@ -166,7 +167,7 @@ read places; it says nothing about FLIP's quality.
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ASSETS)
     args = parser.parse_args()

@@ -126,8 +126,13 @@ class DenseModel(nn.Module):
         return visual.ln_pre(x + _positions(visual.positional_embedding, grid)), grid
 
     def vector(self, x: Tensor) -> Tensor:
-        """Unit-length image vectors ``(B, D)`` of the tokens ``(B, 1 + N, d)`` after the last block."""
-        return F.normalize(self.visual.ln_post(x[:, 0]) @ self.visual.proj, dim=-1)
+        """Unit-length image vectors ``(B, D)`` of the tokens ``(B, 1 + N, d)`` after the last block.
+
+        Of the class token, or of the mean of the patches where the tower was made for it (``pool_type="avg"``).
+        """
+        x = self.visual.ln_post(x)
+        pooled = x[:, 1:].mean(1) if self.visual.pool_type == "avg" else x[:, 0]
+        return F.normalize(pooled @ self.visual.proj, dim=-1)
 
     def patches(self, x: Tensor) -> Tensor:
         """Unit-length vectors ``(B, N, D)`` of the patches, projected as the class token is."""

@@ -57,8 +57,8 @@ class Parts:
     build_vit: Callable[[int], MultiClassTokenViT]
     """From a seed to the class-token ViT with its first values."""
     trained_vit: Callable[[bool, float, int], MultiClassTokenViT]
-    """From (whether CCD and TCD are used, learning rate of the heads, seed) to the network of the profile's training:
-    that of the paper's method, or of its baseline."""
+    """From (whether CCD and TCD are used, factor on the profile's learning rate, seed) to the trained network of the
+    paper's method, or of its baseline."""
     vlm: VisionLanguageModel
     """Judges what a map cuts out of a picture."""
     dense: Callable[[], DenseModel]
@@ -87,7 +87,9 @@ class System(ABC):
     supervision: ClassVar[str]
     """``"I"`` image-level labels, ``"I+L"`` labels and language, as in Table 1, with ``"+B"`` for boxes."""
     tried: ClassVar[Sequence[Any]]
-    """The settings between which ``val`` chose; the first are the defaults."""
+    """The settings between which ``val`` chose (``wsfp systems tune``)."""
+    chosen: ClassVar[int] = 0
+    """Which of them it chose."""
 
     network: nn.Module
     """All that is trained or has to be remembered, and nothing frozen: what a run keeps."""

@@ -18,8 +18,8 @@ from wsfp_helpers.systems.base import Found, Parts, System, found_in_fcam
 class ClassTokenConfig:
     """What ``val`` may choose."""
 
-    lr: float = 2e-3
-    """Learning rate of the heads, a tenth of it for all else."""
+    speed: float = 1.0
+    """Factor on the learning rate of the profile."""
     theta: float = 0.5
     """Background threshold."""
 
@@ -28,7 +28,7 @@ class McTformerPlus(System):
     """The baseline of the paper: class tokens, a patch head, three losses of image-level labels."""
 
     title, paper, supervision = "MCTformer+", "Xu et al., TPAMI 2024", "I"
-    tried = (ClassTokenConfig(), ClassTokenConfig(theta=0.7), ClassTokenConfig(4e-3), ClassTokenConfig(4e-3, 0.7))
+    tried = (ClassTokenConfig(), ClassTokenConfig(theta=0.7), ClassTokenConfig(2.0), ClassTokenConfig(2.0, 0.7))
     disentangled = False
     network: MultiClassTokenViT
 
@@ -38,7 +38,7 @@ class McTformerPlus(System):
 
     def fit(self, faces: WeakFaces, folder: Path | None = None) -> None:
         """Take the network that the profile's own training gives with this seed; ``faces`` are those of the profile."""
-        trained = self.parts.trained_vit(self.disentangled, self.settings.lr, self.seed)
+        trained = self.parts.trained_vit(self.disentangled, self.settings.speed, self.seed)
         self.network.load_state_dict(trained.state_dict())
 
     def find(self, faces: WeakFaces) -> Iterator[Found]:
