@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsfp_helpers.common.machine import device
 from wsfp_helpers.common.pictures import Pictures, resize, to_tensor
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.method.fcam import Fcam, FcamConfig
@@ -48,6 +49,13 @@ def found_in_fcam(fcam: Fcam, theta: float) -> Found:
     """Activation maps against the constant background ``theta`` in [0, 1] (paper 3.1)."""
     maps = torch.from_numpy(fcam.maps())
     return Found(fcam.id, fcam.classes, maps, torch.full(fcam.size, theta), fcam.size)
+
+
+def found_in_probabilities(id_: str, probabilities: Tensor, labels: Tensor, size: tuple[int, int]) -> Found:
+    """Probabilities ``(K + 1, h, w)``, the background first, of the components that ``labels`` ``(K,)`` names."""
+    present = labels.nonzero()[:, 0]
+    scores = probabilities.detach()
+    return Found(id_, present.cpu().numpy(), scores[present + 1].cpu(), scores[0].cpu(), size)
 
 
 @dataclass(frozen=True)
@@ -154,8 +162,9 @@ class Batches:
         """The batch of the pictures at ``index`` ``(B,)``."""
         images = [self.faces.image(int(i)) for i in index]
         small = torch.cat([resize(to_tensor([image]), (self.side, self.side)) for image in images])
-        labels = torch.from_numpy(self.faces.labels[index].astype(np.float32))
-        return Batch(np.asarray(index), self.inputs(images).float(), small.clamp(0, 1), labels)
+        labels, where = torch.from_numpy(self.faces.labels[index].astype(np.float32)), device()
+        inputs = self.inputs(images).float()
+        return Batch(np.asarray(index), inputs.to(where), small.clamp(0, 1).to(where), labels.to(where))
 
 
 def in_order(faces: WeakFaces, batches: Batches, size: int = 8) -> Iterator[tuple[Batch, list[tuple[int, int]]]]:

@@ -61,9 +61,8 @@ class ClipEs(System):
 
 def read_maps(dense: DenseModel, places: Places, i: int, present: Tensor, config: ClipEsConfig) -> Tensor:
     """Maps ``(P, h, w)`` in [0, 1] of the ``present`` components ``(P,)`` of picture ``i``."""
-    prompts = [PROMPTS[k] for k in present]
-    texts = dense.text([*prompts, *dense.background])
-    maps = gradient_maps(dense, places.tokens[-2][i], texts, len(prompts)).view(-1, *places.grid)
+    texts = torch.cat([dense.text(PROMPTS)[present], dense.text(dense.background)])
+    maps = gradient_maps(dense, places.tokens[-2][i], texts, len(present)).view(-1, *places.grid)
     attention = places.attention[-config.layers :, i, 1:, 1:].mean(0)
     return scaled(spread(maps, balanced(attention), config.box, config.steps))
 
