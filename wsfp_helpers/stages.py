@@ -289,14 +289,15 @@ def run_system(
 ) -> tuple[System, Path]:
     """Train a compared system (Tables 1 and 2) and load it, with its run directory below ``work``.
 
-    The directory is named by all that the system depends on; a finished one is read, an interrupted one goes on.
+    The directory is named by all that its training depends on; a finished one is read, an interrupted one goes on.
 
     Raises:
         InputError: The name is unknown, or the directory holds weights of another system.
     """
     system = make_system(name, open_parts(config, boxes, work), settings, seed)
     dense = fingerprint(config.load_dense().vlm.clip)
-    facts = {"system": name, "settings": system.settings, "profile": config, "boxes": name_boxes(boxes), "vlm": dense}
+    trained = {key: value for key, value in asdict(system.settings).items() if key not in system.reads}
+    facts = {"system": name, "settings": trained, "profile": config, "boxes": name_boxes(boxes), "vlm": dense}
     out = start_run(work / "systems" / f"{name}-{key_of(facts)}-seed{seed}", facts, seed)
     path = out / MODEL
     if not path.exists():
@@ -308,8 +309,12 @@ def run_system(
     return system, out
 
 
-def label_faces(system: System, faces: WeakFaces, out: Path) -> Path:
-    """Write the label maps ``out/ID.png`` that a system gives for every picture; those that are there are kept."""
+def label_faces(system: System, faces: WeakFaces, run: Path) -> Path:
+    """Label maps ``ID.png`` that a system gives for every picture, in a folder of its run directory, which is returned.
+
+    The folder is named by the data and the settings; maps that are there are kept.
+    """
+    out = run / f"labels-{key_of({'data': faces.name, 'settings': system.settings})}"
     missing = [i for i, key in enumerate(faces.ids) if not (out / f"{key}.png").exists()]
     if missing:
         found = tqdm(system.find(faces.subset(missing)), f"labels, {system.title}", len(missing), leave=False)

@@ -98,6 +98,8 @@ class System(ABC):
     """The settings between which ``val`` chose (``wsfp systems tune``)."""
     chosen: ClassVar[int] = 0
     """Which of them it chose."""
+    reads: ClassVar[Sequence[str]] = ()
+    """Settings that say how a trained network is read, on which its training does not depend."""
 
     network: nn.Module
     """All that is trained or has to be remembered, and nothing frozen: what a run keeps."""

@@ -56,7 +56,7 @@ def tune(names: Sequence[str], config: Profile, boxes: str | Path, work: Path | 
     for name in names:
         for number, settings in enumerate(find_system(name).tried):
             system, out = run_system(name, config, work or cache_dir(), boxes, settings)
-            scores = score_pseudo_labels(label_faces(system, faces.weak, out / "labels-val"), faces)
+            scores = score_pseudo_labels(label_faces(system, faces.weak, out), faces)
             rows.append(scores_row(f"{system.title}, {number}: {settings}", [scores]) | {"per_class": {}})
             print(f"{rows[-1]['name']}  mean F1 {scores.mean_f1:.1f}", flush=True)
     return write_results("systems_val", _command("tune", names, config, [0]), rows, results)
@@ -195,7 +195,7 @@ class Study:
     def labels(self, name: str, seed: int) -> Path:
         """Pseudo labels of the whole training set."""
         system, out = run_system(name, self.config, self.work, self.boxes, seed=seed)
-        return label_faces(system, self.config.faces("train").weak, out / "labels")
+        return label_faces(system, self.config.faces("train").weak, out)
 
     def masks(self, name: str, seed: int) -> np.ndarray:
         """Confusion matrices ``(n, 19, 19)`` of the pseudo labels, for the report only."""
@@ -212,7 +212,7 @@ class Study:
             target: Callable[[int], np.ndarray] = faces.label_map
         else:
             labels = self.labels(name, seed)
-            source, target = labels.parent.name, read_targets(labels, faces.weak)
+            source, target = f"{labels.parent.name}-{labels.name}", read_targets(labels, faces.weak)
         folder = self.work / "tables" / f"parser-{source}-seed{seed}"
         return train_parser(settings, faces.weak, target, folder, {"targets": source}, seed, f"{name}, seed {seed}")
 
