@@ -6,6 +6,7 @@ A system is trained on ``WeakFaces``, which have no way to a label map, and then
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsfp_helpers.common.machine import device
 from wsfp_helpers.common.pictures import Pictures, resize, to_tensor
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.method.fcam import Fcam, FcamConfig
-from wsfp_helpers.method.vit import MultiClassTokenViT
+from wsfp_helpers.method.vit import MultiClassTokenViT, vit_inputs
 from wsfp_helpers.nets.dense import DenseModel
 from wsfp_helpers.nets.vlm import VisionLanguageModel
+from wsfp_helpers.parsing.fit import FitConfig, optimise
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +122,10 @@ class Batch:
     labels: Tensor
     """``(B, K)`` float32 of 0 and 1."""
 
+    def to(self, where: str) -> "Batch":
+        """The same batch on the device ``where``."""
+        return Batch(self.index, self.inputs.to(where), self.pictures.to(where), self.labels.to(where))
+
 
 class Batches:
     """The batch of a step, as a function of the seed and the step alone: every picture once an epoch.
@@ -161,3 +168,57 @@ def in_order(faces: WeakFaces, batches: Batches, size: int = 8) -> Iterator[tupl
     for start in range(0, len(faces), size):
         index = np.arange(start, min(start + size, len(faces)))
         yield batches.of(index), [faces.image(int(i)).shape[:2] for i in index]
+
+
+class VitNetwork(nn.Module):
+    """The class-token ViT, and by name the ``heads`` that a system adds to it."""
+
+    def __init__(self, vit: MultiClassTokenViT, **heads: nn.Module) -> None:
+        super().__init__()
+        self.vit, self.heads = vit, nn.ModuleDict(heads)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """All that is not pretrained, and learns faster."""
+        return [*self.vit.patch_head.parameters(), *self.heads.parameters()]
+
+
+class VitSystem(System):
+    """A system that trains the class-token ViT with losses of its own, as long as the profile trains it."""
+
+    network: VitNetwork
+    steps: int
+    """Of the training, known when it starts."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """Of the training step ``step``."""
+
+    def after_step(self, step: int) -> None:
+        """Do what has to be done when the weights have changed."""
+
+    def train(self, faces: WeakFaces, folder: Path | None, lr: float, side: int) -> None:
+        """Minimise :meth:`loss`; what is pretrained learns at a tenth of ``lr``, as in the profile ``embedded``.
+
+        Args:
+            faces: Pictures and image-level labels.
+            folder: Run directory of :func:`optimise`.
+            lr: Learning rate of the heads.
+            side: Of the pictures of a batch.
+
+        Raises:
+            InputError: As in :func:`optimise`.
+        """
+        batches = Batches(faces, partial(vit_inputs, self.network.vit), self.parts.batch, side, self.seed)
+        self.steps, where = self.parts.epochs * batches.per_epoch, device()
+        config = FitConfig(
+            self.steps, self.parts.batch, lr / 10, "adamw", weight_decay=0.05, head_factor=10.0,
+            warmup=self.steps // 10,
+        )  # fmt: skip
+
+        def loss_at(_: nn.Module, step: int) -> Tensor:
+            return self.loss(batches(step).to(where), step)
+
+        optimise(
+            self.network, loss_at, config,
+            seed=self.seed, folder=folder, desc=self.title, after_step=self.after_step,
+        )  # fmt: skip
