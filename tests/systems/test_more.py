@@ -15,20 +15,25 @@ TAU = 0.5
 
 @pytest.fixture
 def case():
-    """Class tokens, patches, and regions: the third class of the second picture has none."""
+    """Attention, patches, and regions: the third class of the second picture has none."""
     torch.manual_seed(0)
-    classes, patches = torch.randn(B, K, D).double(), torch.randn(B, N, D).double()
+    attention, patches = torch.rand(B, K, N).double(), torch.randn(B, N, D).double()
     regions = torch.tensor(
         [
             [[1, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0]],
             [[1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]],
         ]
     )
-    return classes, patches, regions
+    return attention, patches, regions
 
 
 def cosine(a, b):
     return float(a @ b / (a.norm() * b.norm()))
+
+
+def share_of(attention, b, k, j, classes):
+    """The share of class k in the attention to patch j: softmax(log a / τ) is a^(1 / τ), scaled."""
+    return float(attention[b, k, j]) ** (1 / TAU) / sum(float(attention[b, m, j]) ** (1 / TAU) for m in classes)
 
 
 def means(patches, regions, b):
@@ -39,8 +44,8 @@ def means(patches, regions, b):
 
 @pytest.mark.parametrize(("share", "kept"), [(0.5, 3), (0.01, 1), (1.0, 6)])
 def test_a_class_token_collects_its_best_patches(case, share, kept):
-    classes, patches, _ = case
-    attention = torch.rand(B, K, N).double()
+    attention, patches, _ = case
+    classes = torch.randn(B, K, D).double()
     graph = CategoryGraph(D, share).double()
     out = graph(classes, patches, attention)
     for b in range(B):
@@ -59,39 +64,39 @@ def test_a_share_outside_its_range_is_refused(share):
 
 
 def test_reliable_loss_equals_a_loop(case):
-    classes, patches, regions = case
+    attention, patches, regions = case
     terms = []
     for b in range(B):
-        centres = means(patches, regions, b)
-        for k in centres:
-            near = {m: math.exp(cosine(classes[b, k], centre) / TAU) for m, centre in centres.items()}
-            terms.append(-math.log(near[k] / sum(near.values())))
+        classes = list(means(patches, regions, b))
+        for k in classes:
+            logs = [math.log(share_of(attention, b, k, j, classes)) for j in range(N) if regions[b, k, j]]
+            terms.append(-sum(logs) / len(logs))
     assert len(terms) == 5
-    assert reliable_loss(classes, patches, regions, TAU).item() == pytest.approx(sum(terms) / 5)
+    assert reliable_loss(attention, regions, TAU).item() == pytest.approx(sum(terms) / 5)
 
 
 def test_uncertain_loss_equals_a_loop(case):
-    classes, patches, regions = case
+    attention, patches, regions = case
     unsure = torch.tensor([[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]).bool()
     terms = []
     for b, j in unsure.nonzero().tolist():
         centres = means(patches, regions, b)
         wanted = {k: math.exp(cosine(patches[b, j], centre) / TAU) for k, centre in centres.items()}
-        given = {k: math.exp(cosine(patches[b, j], classes[b, k]) / TAU) for k in centres}
-        terms.append(-sum(wanted[k] / sum(wanted.values()) * math.log(given[k] / sum(given.values())) for k in centres))
-    assert uncertain_loss(classes, patches, regions, unsure, TAU).item() == pytest.approx(sum(terms) / 3)
+        logs = {k: math.log(share_of(attention, b, k, j, centres)) for k in centres}
+        terms.append(-sum(wanted[k] / sum(wanted.values()) * logs[k] for k in centres))
+    assert uncertain_loss(attention, patches, regions, unsure, TAU).item() == pytest.approx(sum(terms) / 3)
 
 
 def test_a_picture_without_any_region_keeps_gradients_finite(case):
-    classes, patches, regions = case
-    classes.requires_grad_()
+    attention, patches, regions = case
+    attention.requires_grad_()
     nowhere, everywhere = torch.zeros_like(regions), torch.ones(B, N).bool()
     regions[1] = 0
     for these in (regions, nowhere):
-        loss = reliable_loss(classes, patches, these, TAU) + uncertain_loss(classes, patches, these, everywhere, TAU)
-        (gradient,) = torch.autograd.grad(loss, classes)
+        loss = reliable_loss(attention, these, TAU) + uncertain_loss(attention, patches, these, everywhere, TAU)
+        (gradient,) = torch.autograd.grad(loss, attention)
         assert loss.isfinite() and gradient.isfinite().all()
-    assert reliable_loss(classes, patches, nowhere, TAU) == 0
+    assert reliable_loss(attention, nowhere, TAU) == 0
 
 
 @pytest.mark.parametrize("world", [{}, EMBEDDED])

@@ -53,6 +53,19 @@ def found_in_fcam(fcam: Fcam, theta: float) -> Found:
     return Found(fcam.id, fcam.classes, maps, torch.full(fcam.size, theta), fcam.size)
 
 
+def present_maps(patch_map: Tensor, labels: Tensor) -> Tensor:
+    """Activation maps ``(B, K, h, w)`` in [0, 1] for a training step: what is positive, of present classes only.
+
+    Each is scaled by its maximum, so that a present class with any evidence reaches 1.
+
+    Args:
+        patch_map: Output of the patch head ``(B, K, h, w)``.
+        labels: ``(B, K)`` of 0 and 1.
+    """
+    maps = patch_map.relu() * labels[:, :, None, None]
+    return maps / (maps.amax((2, 3), keepdim=True) + 1e-8)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What all systems are built from: one backbone, one image-text model, in the sizes of one profile."""

@@ -4,11 +4,13 @@ Kept: the graph category representation, in which each class token collects the 
 attention; the localisation-informed regularisers, where the map of the patch head says which regions are reliable and
 which are not (weights 0.2 and 0.1, temperature 0.5); cross-entropy among all class tokens at temperature 0.07 (weight
 1.4); the map, which is the summed attention from class tokens to patches.
-Reduced: the decoder, its dense energy and the contrast among patches.  A parser is trained in the second stage anyway,
-and the energy needs a compiled filter; what the decoder would learn from, the map after pixel-adaptive refinement, is
-what is found here.  The contrast reads an auxiliary layer, and the embedded world trains a single block.
-Read into it: the facts that this was written from do not say what the second regulariser compares.  Here an uncertain
-patch should go to the class token whose reliable region it resembles.
+Reduced: the decoder, the pixel-adaptive refinement of the labels that teach it, its dense energy, and the contrast
+among patches.  A parser is trained in the second stage anyway, and the energy needs a compiled filter; maps that were
+refined when read were no better on ``val`` than maps that were not.  The contrast reads an auxiliary layer, and the
+embedded world trains a single block.
+Read into it: the facts that this was written from do not say what the regularisers compare.  Here it is the shares of
+the classes in the attention to a patch: a reliable patch should get its own class's, an uncertain one should get them
+as it resembles the reliable regions.
 Supervision: image-level labels.
 """
 
@@ -23,8 +25,7 @@ from torch import Tensor, nn
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.method.fcam import extract
 from wsfp_helpers.method.tcd import class_token_contrast, soft_margin
-from wsfp_helpers.systems.base import Batch, Found, Parts, VitNetwork, VitSystem
-from wsfp_helpers.systems.refine import present_maps, refined_fcam
+from wsfp_helpers.systems.base import Batch, Found, Parts, VitNetwork, VitSystem, found_in_fcam, present_maps
 
 LOW, HIGH = 0.25, 0.7
 """Below the first a map says background, from the second on it is reliable; between them it is uncertain."""
@@ -78,7 +79,7 @@ class MoRe(VitSystem):
     """MoRe on the class-token ViT."""
 
     title, paper, supervision = "MoRe", "Yang et al., AAAI 2025", "I"
-    tried = (MoReConfig(), MoReConfig(theta=0.7), MoReConfig(lr=4e-3), MoReConfig(lr=4e-3, theta=0.7))
+    tried = (MoReConfig(), MoReConfig(theta=0.3), MoReConfig(lr=4e-3), MoReConfig(lr=4e-3, theta=0.3))
     settings: MoReConfig
 
     def __init__(self, parts: Parts, settings: MoReConfig, seed: int = 0) -> None:
@@ -103,58 +104,64 @@ class MoRe(VitSystem):
             soft_margin(classes.mean(-1), labels)
             + soft_margin(output.patch_logits, labels)
             + config.tokens * class_token_contrast(output.class_tokens, torch.ones_like(labels), 0.07)
-            + config.reliable * reliable_loss(classes, patches, regions, config.temperature)
-            + config.uncertain * uncertain_loss(classes, patches, regions, unsure, config.temperature)
+            + config.reliable * reliable_loss(attention, regions, config.temperature)
+            + config.uncertain * uncertain_loss(attention, patches, regions, unsure, config.temperature)
         )
 
     def find(self, faces: WeakFaces) -> Iterator[Found]:
-        """Attention of the class tokens, refined, against the constant background of the settings."""
-        maps = extract(self.network.vit, faces, replace(self.parts.fcam, variant="attention"))
-        for i, fcam in enumerate(maps):
-            yield refined_fcam(fcam, faces.image(i), self.settings.theta)
+        """Attention of the class tokens against the constant background of the settings."""
+        for fcam in extract(self.network.vit, faces, replace(self.parts.fcam, variant="attention")):
+            yield found_in_fcam(fcam, self.settings.theta)
 
 
-def region_means(patches: Tensor, regions: Tensor) -> Tensor:
-    """Mean of the ``patches`` ``(B, N, d)`` of each of ``regions`` ``(B, K, N)`` of 0 and 1, of unit length; 0 if none.
-
-    Returns:
-        ``(B, K, d)``.
-    """
-    return F.normalize(regions.to(patches.dtype) @ patches, dim=-1)
-
-
-def reliable_loss(classes: Tensor, patches: Tensor, regions: Tensor, temperature: float) -> Tensor:
-    """Each class token should be nearest to its own reliable region, among those of its picture.
+def relations(attention: Tensor, regions: Tensor, temperature: float) -> Tensor:
+    """Logarithm of the share of each class in the attention to a patch, among classes with a region.
 
     Args:
-        classes: ``(B, K, d)``.
-        patches: ``(B, N, d)``.
+        attention: From class tokens to patches ``(B, K, N)``, positive.
         regions: Reliable patches of each class ``(B, K, N)`` of 0 and 1.
         temperature: Of the softmax.
 
     Returns:
-        The mean over classes with a region.
+        ``(B, K, N)``, of no meaning for a class without a region.
     """
-    there = regions.any(-1)
-    cosines = F.normalize(classes, dim=-1) @ region_means(patches, regions).transpose(1, 2) / temperature
-    cosines = cosines.masked_fill(~there[:, None], NEVER)
-    # L_r = − mean over (b, k) of log softmax_l(cos(c_k, r_l) / τ)_k
-    terms = -cosines.log_softmax(-1).diagonal(dim1=1, dim2=2)
-    return (terms * there).sum() / there.sum().clamp(min=1)
+    # log s_kj = log softmax_k(log a_kj / τ)
+    logits = attention.clamp(min=1e-8).log() / temperature
+    return logits.masked_fill(~regions.any(-1)[..., None], NEVER).log_softmax(1)
 
 
-def uncertain_loss(classes: Tensor, patches: Tensor, regions: Tensor, unsure: Tensor, temperature: float) -> Tensor:
-    """An uncertain patch should be as near to the class tokens as it is to their reliable regions.
+def reliable_loss(attention: Tensor, regions: Tensor, temperature: float) -> Tensor:
+    """Of the attention to a class's reliable patches, its own token should have the largest share.
 
-    Arguments as in :func:`reliable_loss`, and ``unsure`` ``(B, N)`` bool.
+    Arguments as in :func:`relations`.
 
     Returns:
-        The mean over uncertain patches, 0 where there are none.
+        The mean over classes with a region of the mean over its patches, 0 where there is none.
     """
-    unit, absent = F.normalize(patches, dim=-1), ~regions.any(-1)[:, None]
-    towards = unit @ region_means(patches, regions).transpose(1, 2) / temperature  # (B, N, K)
-    target = towards.masked_fill(absent, NEVER).softmax(-1).detach()
-    given = unit @ F.normalize(classes, dim=-1).transpose(1, 2) / temperature
-    given = given.masked_fill(absent, NEVER).log_softmax(-1)
-    # L_u = − mean over uncertain j of Σ_k softmax_k(cos(x_j, r_k) / τ) log softmax_k(cos(x_j, c_k) / τ)
-    return -(target * given).sum(-1)[unsure].sum() / unsure.sum().clamp(min=1)
+    size = regions.sum(-1)
+    # L_r = − mean over (b, k) of mean over reliable j of log s_kj
+    terms = -(relations(attention, regions, temperature) * regions).sum(-1) / size.clamp(min=1)
+    return terms.sum() / (size > 0).sum().clamp(min=1)
+
+
+def uncertain_loss(attention: Tensor, patches: Tensor, regions: Tensor, unsure: Tensor, temperature: float) -> Tensor:
+    """Classes should share the attention to an uncertain patch as it resembles their reliable regions.
+
+    Arguments as in :func:`relations`, and:
+
+    Args:
+        attention: ``(B, K, N)``.
+        patches: ``(B, N, d)``.
+        regions: ``(B, K, N)``.
+        unsure: Uncertain patches ``(B, N)`` bool.
+        temperature: Of both softmaxes.
+
+    Returns:
+        The mean over uncertain patches, 0 where there is none.
+    """
+    centres = F.normalize(regions.to(patches.dtype) @ patches, dim=-1)  # (B, K, d)
+    likeness = centres @ F.normalize(patches, dim=-1).transpose(1, 2) / temperature  # (B, K, N)
+    target = likeness.masked_fill(~regions.any(-1)[..., None], NEVER).softmax(1).detach()
+    # L_u = − mean over uncertain j of Σ_k softmax_k(cos(r_k, x_j) / τ) log s_kj
+    terms = -(target * relations(attention, regions, temperature)).sum(1)
+    return terms[unsure].sum() / unsure.sum().clamp(min=1)

@@ -5,14 +5,9 @@ Written from the papers (docs/design.md, 8).
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from wsfp_helpers.common.pictures import resize, to_tensor
-from wsfp_helpers.method.fcam import Fcam
-from wsfp_helpers.systems.base import Found
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 """Distances in pixels of the eight neighbours that a pixel is compared with."""
@@ -70,28 +65,6 @@ def refine(scores: Tensor, weights: Tensor, dilations: Sequence[int] = DILATIONS
     for _ in range(rounds):
         scores = (_neighbours(scores, dilations) * weights[:, None]).sum(2)
     return scores
-
-
-def present_maps(patch_map: Tensor, labels: Tensor) -> Tensor:
-    """Activation maps ``(B, K, h, w)`` in [0, 1] of a patch head's output: what is positive, of present classes only.
-
-    Each is scaled by its maximum, so that a present class with any evidence reaches 1; ``labels`` is ``(B, K)``.
-    """
-    maps = patch_map.relu() * labels[:, :, None, None]
-    return maps / (maps.amax((2, 3), keepdim=True) + 1e-8)
-
-
-def refined_fcam(fcam: Fcam, picture: np.ndarray, theta: float) -> Found:
-    """Activation maps and the background ``theta``, refined together on ``picture`` ``(H, W, 3)`` uint8.
-
-    At four pixels a token, where the nearer rings of neighbours reach as far as all of them in a whole picture.
-    """
-    h, w = (4 * side for side in fcam.grids[0].shape[-2:])
-    maps = torch.from_numpy(fcam.maps((h, w)))
-    scores = torch.cat([torch.full((1, h, w), theta), maps])[None]
-    near = DILATIONS[:4]
-    back, *found = refine(scores, adaptive_weights(resize(to_tensor([picture]), (h, w)), near), near)[0]
-    return Found(fcam.id, fcam.classes, torch.stack(found), back, fcam.size)
 
 
 _AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]

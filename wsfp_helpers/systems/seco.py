@@ -3,7 +3,7 @@
 Kept: a teacher that is the moving average of the student; crops that the teacher's maps give a class; two contrasts of
 weight 0.5, of a crop with the prototypes of classes seen in whole pictures (temperature 0.1) and with a queue of other
 crops (0.08); prototypes with momentum 0.9; a queue of 4,608 that is a reservoir; the classifier with a global maximum;
-pixel-adaptive refinement of the maps.
+pixel-adaptive refinement of the maps that crops are named by.
 Reduced: the auxiliary classifier and its contrast among tokens, since the embedded world trains one block and so has
 no earlier layer; the decoder, whose part the parser of the second stage has; its dense energy, which needs a compiled
 filter.  Patch tokens, not a class token, say what a crop is: the network has a token for each class and none for all.
@@ -27,8 +27,8 @@ from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.method.fcam import extract
 from wsfp_helpers.method.tcd import soft_margin
 from wsfp_helpers.method.vit import PATCH, MultiClassTokenViT, Projector
-from wsfp_helpers.systems.base import Batch, Found, Parts, VitNetwork, VitSystem
-from wsfp_helpers.systems.refine import DILATIONS, adaptive_weights, present_maps, refine, refined_fcam
+from wsfp_helpers.systems.base import Batch, Found, Parts, VitNetwork, VitSystem, found_in_fcam, present_maps
+from wsfp_helpers.systems.refine import DILATIONS, adaptive_weights, refine
 
 ORIGINAL_STEPS, ORIGINAL_DECAY, ORIGINAL_START = 20_000, 0.999, 2_000
 """Length of SeCo's own training, decay of its teacher, and the step in which the contrasts start."""
@@ -166,9 +166,9 @@ class SeCo(VitSystem):
         return loss
 
     def find(self, faces: WeakFaces) -> Iterator[Found]:
-        """Activation maps of the student, refined, against the constant background of the settings."""
-        for i, fcam in enumerate(extract(self.network.vit, faces, self.parts.fcam)):
-            yield refined_fcam(fcam, faces.image(i), self.settings.theta)
+        """Activation maps of the student against the constant background of the settings."""
+        for fcam in extract(self.network.vit, faces, self.parts.fcam):
+            yield found_in_fcam(fcam, self.settings.theta)
 
 
 def refined_labels(patch_map: Tensor, labels: Tensor, pictures: Tensor) -> Tensor:
