@@ -108,6 +108,7 @@ def test_labels_are_where_a_present_class_is_strong_and_stop_at_edges():
     found = refined_labels(patch_map, torch.tensor([[1.0, 1.0, 0.0]]), picture)
     assert set(found.unique().tolist()) == {0, 1} and found.sum(1).max() == 1
     assert found[0, 0, :, :3].all() and not found[0, 0, :, 5:].any()
+    assert found[0, 1].any()  # however small
     assert not found[0, 2].any()
 
 

@@ -117,7 +117,7 @@ class SeCo(VitSystem):
     """SeCo on the class-token ViT, whose class tokens only take part in the attention."""
 
     title, paper, supervision = "SeCo", "Yang et al., CVPR 2024", "I"
-    tried = (SecoConfig(), SecoConfig(theta=0.7), SecoConfig(lr=4e-3), SecoConfig(lr=4e-3, theta=0.7))
+    tried = (SecoConfig(), SecoConfig(theta=0.3), SecoConfig(lr=5e-4), SecoConfig(lr=5e-4, theta=0.3))
     settings: SecoConfig
     network: SecoNetwork
 
@@ -151,10 +151,10 @@ class SeCo(VitSystem):
             crops, tags = cut(batch.inputs, regions, config.crops, config.window)
             certain = tags >= 0
             crops, tags = crops[certain], tags[certain]
-            remembered = describe(teacher, crops)
             tokens = F.adaptive_avg_pool2d(regions, output.patch_map.shape[-2:]).flatten(2)  # (B, K, N)
             image, component = tokens.any(-1).nonzero(as_tuple=True)
-            means = (tokens @ output.patch_tokens / tokens.sum(-1, keepdim=True).clamp(min=1e-8))[image, component]
+            means = tokens[image, component][:, None] @ output.patch_tokens[image]  # (n, 1, d)
+            means = means[:, 0] / tokens[image, component].sum(-1, keepdim=True)
             network.update_prototypes(teacher.heads["project"](means), component, config.momentum)
         if not len(crops):
             return batch.inputs.new_zeros(())
@@ -162,7 +162,8 @@ class SeCo(VitSystem):
         known, filled = network.prototypes.any(-1), network.tags >= 0
         loss = contrast(vectors, tags, network.prototypes[known], every[known], 0.1)
         loss = loss + contrast(vectors, tags, network.queue[filled], network.tags[filled], 0.08)
-        network.remember(remembered, tags)
+        with torch.no_grad():
+            network.remember(describe(teacher, crops), tags)
         return loss
 
     def find(self, faces: WeakFaces) -> Iterator[Found]:
@@ -179,9 +180,10 @@ def refined_labels(patch_map: Tensor, labels: Tensor, pictures: Tensor) -> Tenso
         labels: ``(B, K)``.
         pictures: ``(B, 3, S, S)`` in [0, 1].
     """
-    maps = F.interpolate(present_maps(patch_map, labels), pictures.shape[-2:], mode="bilinear", align_corners=False)
-    near = DILATIONS[:3]
-    best, which = refine(maps, adaptive_weights(pictures, near), near).max(1)
+    maps = F.interpolate(patch_map.relu(), pictures.shape[-2:], mode="bilinear", align_corners=False)
+    near = DILATIONS[:3]  # at two pixels a token these reach as far as all in a whole picture
+    # Refined, then scaled: refinement flattens the peak of a small component below any threshold.
+    best, which = present_maps(refine(maps, adaptive_weights(pictures, near), near), labels).max(1)
     return F.one_hot(which, labels.shape[1]).movedim(-1, 1) * (best >= HIGH)[:, None].float()
 
 
