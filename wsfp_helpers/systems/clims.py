@@ -6,8 +6,8 @@ from here; the four losses with their weights, the clamped logarithm and the sum
 Reduced: the ResNet-50 is the ViT of the course; on a CPU so many components of a picture are rendered in a step as TCD
 renders; no IRN behind the maps, as the paper compares without post-processing.
 Changed: a list of natural backgrounds (railway, water, ...) means nothing on a face, where hair, skin and cloth are
-classes.  The texts of the other components take its place.  They are 17 and a face shows a dozen of them, so the sum
-has some fifteen times the terms that it has in the original: 0.1 is a fair weight of it, and among those tried.
+classes.  The texts of the other components take its place.  They are 17, and a face shows a dozen of them, so the
+sum has many more terms than in the original: smaller weights of it are among the settings tried.
 Supervision: image-level labels and texts.
 """
 
@@ -89,7 +89,7 @@ class Clims(VitSystem):
 
 
 def object_text(v_ffc: Tensor, text: Tensor, rendered: Tensor) -> Tensor:
-    """Object-text matching: what a map shows should look like its component (CLIMS, Eq. 4).
+    """Object-text matching: what a map shows should look like its component.
 
     Args:
         v_ffc: Vectors of what the maps show ``(B, K, D)``, of unit length.
@@ -101,7 +101,7 @@ def object_text(v_ffc: Tensor, text: Tensor, rendered: Tensor) -> Tensor:
 
 
 def background_text(v_bfc: Tensor, text: Tensor, rendered: Tensor) -> Tensor:
-    """Background-text matching: what a map hides should not look like its component (CLIMS, Eq. 5).
+    """Background-text matching: what a map hides should not look like its component.
 
     Shapes as :func:`object_text`.
     """
@@ -110,7 +110,7 @@ def background_text(v_bfc: Tensor, text: Tensor, rendered: Tensor) -> Tensor:
 
 
 def cooccurring(v_ffc: Tensor, text: Tensor, rendered: Tensor) -> Tensor:
-    """Co-occurring background suppression: what a map shows should look like nothing else (CLIMS, Eq. 6).
+    """Co-occurring background suppression: what a map shows should look like nothing else.
 
     Shapes as :func:`object_text`; a sum, in which only texts count that are clearly seen.
     """
