@@ -295,9 +295,9 @@ def run_system(
         InputError: The name is unknown, or the directory holds weights of another system.
     """
     system = make_system(name, open_parts(config, boxes, work), settings, seed)
-    dense = fingerprint(config.load_dense().vlm.clip)
+    models = [fingerprint(clip) for clip in (config.load_vlm().clip, config.load_dense().vlm.clip)]
     trained = {key: value for key, value in asdict(system.settings).items() if key not in system.reads}
-    facts = {"system": name, "settings": trained, "profile": config, "boxes": name_boxes(boxes), "vlm": dense}
+    facts = {"system": name, "settings": trained, "profile": config, "boxes": name_boxes(boxes), "vlms": models}
     out = start_run(work / "systems" / f"{name}-{key_of(facts)}-seed{seed}", facts, seed)
     path = out / MODEL
     if not path.exists():

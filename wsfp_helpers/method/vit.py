@@ -42,6 +42,8 @@ class ClassTokenOutput:
     """``(B, K)``, the mean over the channels of the last class tokens."""
     patch_logits: Tensor
     """``(B, K)``, the pooled patch map (:func:`gwrp`)."""
+    patch_tokens: Tensor
+    """F_pat, what the patch head reads, ``(B, N, d)``."""
     class_attention: Tensor | None = None
     """``(B, K, h, w)`` from class tokens to patches; only with ``attention=True``."""
     affinity: Tensor | None = None
@@ -143,9 +145,8 @@ class MultiClassTokenViT(nn.Module):
             tokens.append(x[:, :k] * self.enlarge)
         x = x * self.enlarge
         patch_map = self.patch_head(x[:, k:].transpose(1, 2).unflatten(2, (h, w)))
-        output = ClassTokenOutput(
-            torch.stack(tokens), patch_map, tokens[-1].mean(-1), gwrp(patch_map, self.gwrp_decay ** (784 / (h * w)))
-        )
+        patch_logits = gwrp(patch_map, self.gwrp_decay ** (784 / (h * w)))
+        output = ClassTokenOutput(torch.stack(tokens), patch_map, tokens[-1].mean(-1), patch_logits, x[:, k:])
         if attention:
             last = weights[-(attention_layers or len(weights)) :]
             to_classes = torch.stack([weight[:, :k, k:] for weight in last]).mean(0)

@@ -6,6 +6,7 @@ A system is trained on ``WeakFaces``, which have no way to a label map, and then
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,9 +19,10 @@ from wsfp_helpers.common.machine import device
 from wsfp_helpers.common.pictures import Pictures, resize, to_tensor
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.method.fcam import Fcam, FcamConfig
-from wsfp_helpers.method.vit import MultiClassTokenViT
+from wsfp_helpers.method.vit import MultiClassTokenViT, vit_inputs
 from wsfp_helpers.nets.dense import DenseModel
 from wsfp_helpers.nets.vlm import VisionLanguageModel
+from wsfp_helpers.parsing.fit import FitConfig, optimise
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,19 @@ def found_in_probabilities(id_: str, probabilities: Tensor, labels: Tensor, size
     present = labels.nonzero()[:, 0]
     scores = probabilities.detach()
     return Found(id_, present.cpu().numpy(), scores[present + 1].cpu(), scores[0].cpu(), size)
+
+
+def present_maps(patch_map: Tensor, labels: Tensor) -> Tensor:
+    """Activation maps ``(B, K, h, w)`` in [0, 1] for a training step: what is positive, of present classes only.
+
+    Each is scaled by its maximum, so that a present class with any evidence reaches 1.
+
+    Args:
+        patch_map: Output of the patch head ``(B, K, h, w)``.
+        labels: ``(B, K)`` of 0 and 1.
+    """
+    maps = patch_map.relu() * labels[:, :, None, None]
+    return maps / (maps.amax((2, 3), keepdim=True) + 1e-8)
 
 
 @dataclass(frozen=True)
@@ -174,3 +189,57 @@ def in_order(faces: WeakFaces, batches: Batches, size: int = 8) -> Iterator[tupl
     for start in range(0, len(faces), size):
         index = np.arange(start, min(start + size, len(faces)))
         yield batches.of(index), [faces.image(int(i)).shape[:2] for i in index]
+
+
+class VitNetwork(nn.Module):
+    """The class-token ViT, and by name the ``heads`` that a system adds to it."""
+
+    def __init__(self, vit: MultiClassTokenViT, **heads: nn.Module) -> None:
+        super().__init__()
+        self.vit, self.heads = vit, nn.ModuleDict(heads)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """All that is not pretrained, and learns faster."""
+        return [*self.vit.patch_head.parameters(), *self.heads.parameters()]
+
+
+class VitSystem(System):
+    """A system that trains the class-token ViT with losses of its own, as long as the profile trains it."""
+
+    network: VitNetwork
+    steps: int
+    """Of the training, known when it starts."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """Of the training step ``step``."""
+
+    def after_step(self, step: int) -> None:
+        """Do what has to be done when the weights have changed."""
+
+    def train(self, faces: WeakFaces, folder: Path | None, lr: float, side: int) -> None:
+        """Minimise :meth:`loss`; what is pretrained learns at a tenth of ``lr``, as in the profile ``embedded``.
+
+        Args:
+            faces: Pictures and image-level labels.
+            folder: Run directory of :func:`optimise`.
+            lr: Learning rate of the heads.
+            side: Of the pictures of a batch.
+
+        Raises:
+            InputError: As in :func:`optimise`.
+        """
+        batches = Batches(faces, partial(vit_inputs, self.network.vit), self.parts.batch, side, self.seed)
+        self.steps = self.parts.epochs * batches.per_epoch
+        config = FitConfig(
+            self.steps, self.parts.batch, lr / 10, "adamw", weight_decay=0.05, head_factor=10.0,
+            warmup=self.steps // 10,
+        )  # fmt: skip
+
+        def loss_at(_: nn.Module, step: int) -> Tensor:
+            return self.loss(batches(step), step)
+
+        optimise(
+            self.network, loss_at, config,
+            seed=self.seed, folder=folder, desc=self.title, after_step=self.after_step,
+        )  # fmt: skip

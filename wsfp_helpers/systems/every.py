@@ -6,9 +6,14 @@ from typing import Any
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.systems.base import Parts, System
 from wsfp_helpers.systems.class_tokens import DisFaceRep, McTformerPlus
+from wsfp_helpers.systems.clims import Clims
 from wsfp_helpers.systems.clip_es import ClipEs
+from wsfp_helpers.systems.more import MoRe
+from wsfp_helpers.systems.seco import SeCo
 
-SYSTEMS: dict[str, type[System]] = {each.title.lower(): each for each in (McTformerPlus, ClipEs, DisFaceRep)}
+SYSTEMS: dict[str, type[System]] = {
+    each.title.lower(): each for each in (McTformerPlus, SeCo, MoRe, Clims, ClipEs, DisFaceRep)
+}
 """Systems by the name that the command line takes."""
 
 
