@@ -65,7 +65,7 @@ def tune(names: Sequence[str], config: Profile, boxes: str | Path, work: Path | 
 def compare(
     names: Sequence[str], config: Profile, boxes: str | Path, seeds: Sequence[int], work: Path | None, results: Path
 ) -> Path:
-    """Tables 1 and 2: every system, with all seeds; returns the results file ``table1``.
+    """Make Tables 1 and 2 of all systems, with all seeds; returns the results file ``table1``.
 
     ``table1`` has the mean F1 of the pseudo masks of all training faces and of the parsers on val and test, and how far
     the order of the systems is that of the paper; ``table2`` the parsers on LaPa-like and Helen-like faces (19 classes
@@ -159,7 +159,7 @@ class Study:
         self.work = work or cache_dir()
 
     def table1(self, name: str) -> list[dict[str, object]]:
-        """Rows of one system, or of full supervision, which has no pseudo masks."""
+        """Table 1: the rows of one system, or of full supervision, which has no pseudo masks."""
         rows = []
         if name != SUPERVISED:
             rows += scored_rows(f"{_title(name)}: pseudo masks", np.stack([self.masks(name, s) for s in self.seeds]))
@@ -169,7 +169,7 @@ class Study:
         return rows
 
     def table2(self, name: str) -> list[dict[str, object]]:
-        """Rows of one system, or of full supervision, on other faces."""
+        """Table 2: the rows of one system, or of full supervision, on other faces."""
         rows = []
         for what, split, table in (
             ("LaPa-like", "lapa/test", to_lapa_table(ears_to_skin=True)), ("Helen-like", "helen/test", to_lapa_table()),
