@@ -325,6 +325,17 @@ def systems_run(
     typer.echo(_page(compare(_systems(names), named(profile), boxes, _seeds(seeds), work, results)))
 
 
+@systems.command("cost")
+def systems_cost(
+    names: Names = None, profile: ProfileName = "embedded", boxes: Boxes = "shipped", results: Results = Path("results")
+) -> None:
+    """Make Table 5: parameters, minutes of training, multiply-adds, pictures a second (on an idle machine)."""
+    from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.tooling.cost import table5
+
+    typer.echo(_page(table5(_systems(names), named(profile), boxes, results)))
+
+
 @systems.command("add")
 def systems_add(
     folder: Annotated[Path, typer.Argument(help="Index PNGs of a part of the data, with a card.json.")],

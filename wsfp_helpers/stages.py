@@ -59,6 +59,7 @@ from wsfp_helpers.parsing.zoom import FaceParser
 from wsfp_helpers.profiles import Profile, profile
 from wsfp_helpers.score.confusion import confusions
 from wsfp_helpers.systems.base import Parts, System
+from wsfp_helpers.systems.class_tokens import McTformerPlus
 from wsfp_helpers.systems.every import make_system
 
 SHIPPED = "shipped"
@@ -295,9 +296,10 @@ def run_system(
         InputError: The name is unknown, or the directory holds weights of another system.
     """
     system = make_system(name, open_parts(config, boxes, work), settings, seed)
-    models = [fingerprint(clip) for clip in (config.load_vlm().clip, config.load_dense().vlm.clip)]
+    opened = {"vlm": lambda: config.load_vlm().clip, "dense": lambda: config.load_dense().vlm.clip}
+    models = {model: fingerprint(opened[model]()) for model in system.models}
     trained = {key: value for key, value in asdict(system.settings).items() if key not in system.reads}
-    facts = {"system": name, "settings": trained, "profile": config, "boxes": name_boxes(boxes), "vlms": models}
+    facts = {"system": name, "settings": trained, "profile": config, "boxes": name_boxes(boxes), "models": models}
     out = start_run(work / "systems" / f"{name}-{key_of(facts)}-seed{seed}", facts, seed)
     path = out / MODEL
     if not path.exists():
@@ -307,6 +309,21 @@ def run_system(
     load_strictly(system.network, read_weights(path), path, f"remove {out} and train {name} again")
     system.network.eval()
     return system, out
+
+
+def load_shipped_system(name: str) -> System:
+    """A compared system of the embedded world, trained with seed 0 (card: assets/systems.md).
+
+    MCTformer+ and DisFaceRep are the networks of :func:`load_shipped`; CLIP-ES has none.
+    """
+    system = make_system(name, open_parts(profile("embedded")))
+    if isinstance(system, McTformerPlus):
+        system.network = load_shipped("full" if system.disentangled else "base")
+    elif system.shipped.state_dict():
+        path = ASSETS / f"system_{name}.safetensors"
+        load_strictly(system.shipped, read_weights(path, f"weights of {name}", "restore them"), path, "restore it")
+    system.network.eval()
+    return system
 
 
 def label_faces(system: System, faces: WeakFaces, run: Path) -> Path:

@@ -78,7 +78,7 @@ def patch_attention(patch_map: Tensor) -> Tensor:
 
 
 class MultiClassTokenViT(nn.Module):
-    """Table 5: the network whose size it gives, a ViT with K class tokens (section 3.2).
+    """The network whose size Table 5 gives, a ViT with K class tokens (section 3.2).
 
     Args:
         num_classes: K.

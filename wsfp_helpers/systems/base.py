@@ -109,6 +109,8 @@ class System(ABC):
     """Where it was published."""
     supervision: ClassVar[str]
     """``"I"`` image-level labels, ``"I+L"`` labels and language, as in Table 1, with ``"+B"`` for boxes."""
+    models: ClassVar[Sequence[str]] = ()
+    """Image-text models that it needs: ``"vlm"``, ``"dense"``."""
     tried: ClassVar[Sequence[Any]]
     """The settings between which ``val`` chose (``wsfp systems tune``)."""
     chosen: ClassVar[int] = 0
@@ -123,6 +125,11 @@ class System(ABC):
         torch.manual_seed(seed)
         self.network = nn.Module()
         self.parts, self.settings, self.seed = parts, settings, seed
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The part of the network that :meth:`find` needs."""
+        return self.network
 
     @abstractmethod
     def fit(self, faces: WeakFaces, folder: Path | None = None) -> None:
@@ -209,6 +216,11 @@ class VitSystem(System):
     network: VitNetwork
     steps: int
     """Of the training, known when it starts."""
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The ViT: what is beside it only helps to train it."""
+        return self.network.vit
 
     @abstractmethod
     def loss(self, batch: Batch, step: int) -> Tensor:

@@ -52,4 +52,5 @@ class DisFaceRep(McTformerPlus):
     """The paper's method: the baseline with CCD and TCD."""
 
     title, paper, supervision = "DisFaceRep", "Wang et al., ACM MM 2025", "I+L+B"
+    models = ("vlm",)
     disentangled = True

@@ -55,6 +55,7 @@ class Clims(VitSystem):
     """CLIMS on the class-token ViT, whose patch head gives P."""
 
     title, paper, supervision = "CLIMS", "Xie et al., CVPR 2022", "I+L"
+    models = ("vlm",)
     reads = ("theta",)
     tried = (ClimsConfig(), ClimsConfig(cbs=0.1), ClimsConfig(theta=0.7, cbs=0.1), ClimsConfig(cbs=0.03))
     settings: ClimsConfig

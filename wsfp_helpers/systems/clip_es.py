@@ -38,6 +38,7 @@ class ClipEs(System):
     """CLIP-ES on the image-text model that can be asked about places."""
 
     title, paper, supervision = "CLIP-ES", "Lin et al., CVPR 2023", "I+L"
+    models = ("dense",)
     reads = ("alpha", "box", "layers", "steps")
     tried = (ClipEsConfig(), ClipEsConfig(alpha=2.0), ClipEsConfig(alpha=4.0), ClipEsConfig(alpha=2.0, box=0.7))
 
