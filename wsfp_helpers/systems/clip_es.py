@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import PROMPTS
-from wsfp_helpers.nets.dense import DenseModel, Places, finish_block
+from wsfp_helpers.nets.dense import DenseModel, Places, finish_block, run_block
 from wsfp_helpers.systems.base import Batches, Found, Parts, System, in_order
 from wsfp_helpers.systems.refine import balanced, spread
 
@@ -28,6 +28,8 @@ class ClipEsConfig:
     """Power of the background score: larger means less background."""
     box: float = 0.4
     """Share of a map's maximum around which its box is drawn."""
+    blocks: int = 1
+    """Blocks from the end in whose first the gradient is taken: the last one, as in CLIP-ES, or an earlier one."""
     layers: int = 8
     """Last blocks whose attention is averaged (all, where there are fewer)."""
     steps: int = 2
@@ -39,8 +41,8 @@ class ClipEs(System):
 
     title, paper, supervision = "CLIP-ES", "Lin et al., CVPR 2023", "I+L"
     models = ("dense",)
-    reads = ("alpha", "box", "layers", "steps")
-    tried = (ClipEsConfig(), ClipEsConfig(alpha=2.0), ClipEsConfig(alpha=4.0), ClipEsConfig(alpha=2.0, box=0.7))
+    reads = ("alpha", "box", "blocks", "layers", "steps")
+    tried = (ClipEsConfig(), ClipEsConfig(blocks=2), ClipEsConfig(blocks=2, box=0.7), ClipEsConfig(blocks=2, steps=0))
 
     def __init__(self, parts: Parts, settings: ClipEsConfig, seed: int = 0) -> None:
         super().__init__(parts, settings, seed)
@@ -64,7 +66,8 @@ class ClipEs(System):
 def read_maps(dense: DenseModel, places: Places, i: int, present: Tensor, config: ClipEsConfig) -> Tensor:
     """Maps ``(P, h, w)`` in [0, 1] of the ``present`` components ``(P,)`` of picture ``i``."""
     texts = torch.cat([dense.text(PROMPTS)[present], dense.text(dense.background)])
-    maps = gradient_maps(dense, places.tokens[-2][i], texts, len(present)).view(-1, *places.grid)
+    entering = torch.stack([tokens[i] for tokens in places.tokens[-1 - config.blocks : -1]])
+    maps = gradient_maps(dense, entering, texts, len(present)).view(-1, *places.grid)
     attention = places.attention[-config.layers :, i, 1:, 1:].mean(0)
     return scaled(spread(maps, balanced(attention), config.box, config.steps))
 
@@ -73,16 +76,24 @@ def gradient_maps(dense: DenseModel, entering: Tensor, texts: Tensor, count: int
     """GradCAM maps ``(count, N)``, not negative, of the first ``count`` of ``texts`` ``(n, D)``.
 
     The score of a text is its share in the softmax over all of them, so what another text explains better is taken
-    away.  ``entering`` ``(1 + N, d)`` are the tokens before the last block.
+    away.
+
+    Args:
+        dense: The image-text model.
+        entering: Tokens ``(b, 1 + N, d)`` that enter each of the last b blocks; the gradient is taken in their first.
+        texts: Unit-length vectors.
+        count: Texts of components, before those of the background.
 
     Returns:
         Scaled to [0, 1] by :func:`scaled`.
     """
+    first, *later = dense.visual.transformer.resblocks[-len(entering) :]
     with torch.enable_grad():
-        block = dense.visual.transformer.resblocks[-1]
-        x = entering.detach().expand(count, -1, -1)
-        normed = block.ln_1(x).detach().requires_grad_()
-        leaving, _ = finish_block(block, x, normed)
+        x = entering[0].detach().expand(count, -1, -1)
+        normed = first.ln_1(x).detach().requires_grad_()
+        leaving, _ = finish_block(first, x, normed)
+        for block in later:
+            leaving, _ = run_block(block, leaving)
         share = (dense.scale * dense.vector(leaving) @ texts.T).softmax(-1)  # (count, n)
         (gradient,) = torch.autograd.grad(share.diagonal().sum(), normed)
     # w = mean over places of ∂ share_k / ∂ a,  map_k = ReLU(Σ_channels w · a)
