@@ -89,15 +89,16 @@ def gradient_maps(dense: DenseModel, entering: Tensor, texts: Tensor, count: int
     """
     first, *later = dense.visual.transformer.resblocks[-len(entering) :]
     with torch.enable_grad():
-        x = entering[0].detach().expand(count, -1, -1)
+        x = entering[:1].detach()
         normed = first.ln_1(x).detach().requires_grad_()
         leaving, _ = finish_block(first, x, normed)
         for block in later:
             leaving, _ = run_block(block, leaving)
-        share = (dense.scale * dense.vector(leaving) @ texts.T).softmax(-1)  # (count, n)
-        (gradient,) = torch.autograd.grad(share.diagonal().sum(), normed)
+        share = (dense.scale * dense.vector(leaving) @ texts.T).softmax(-1)[0, :count]
+        every = torch.eye(count, device=share.device)
+        (gradient,) = torch.autograd.grad(share, normed, every, is_grads_batched=True)  # (count, 1, 1 + N, d)
     # w = mean over places of ∂ share_k / ∂ a,  map_k = ReLU(Σ_channels w · a)
-    weights = gradient[:, 1:].mean(1, keepdim=True)
+    weights = gradient[:, 0, 1:].mean(1, keepdim=True)
     return scaled((weights * normed.detach()[:, 1:]).sum(-1).relu())
 
 

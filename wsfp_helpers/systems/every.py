@@ -10,9 +10,12 @@ from wsfp_helpers.systems.clims import Clims
 from wsfp_helpers.systems.clip_es import ClipEs
 from wsfp_helpers.systems.more import MoRe
 from wsfp_helpers.systems.seco import SeCo
+from wsfp_helpers.systems.weakclip import WeakClip
+from wsfp_helpers.systems.weclip import WeClip, WeClipPlus
 
 SYSTEMS: dict[str, type[System]] = {
-    each.title.lower(): each for each in (McTformerPlus, SeCo, MoRe, Clims, ClipEs, DisFaceRep)
+    each.title.lower(): each
+    for each in (McTformerPlus, SeCo, MoRe, Clims, ClipEs, WeakClip, WeClip, WeClipPlus, DisFaceRep)
 }
 """Systems by the name that the command line takes."""
 
