@@ -25,6 +25,7 @@ def no_trunk(monkeypatch, tmp_path):
         width, patch = 48, 16
 
     monkeypatch.setattr(weclip, "load_trunk", Colours)
+    monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "cache"))
 
     def tokens(pictures, trunk, count, size):
         shown = torch.stack([torch.from_numpy(picture).permute(2, 0, 1).float() / 255 for picture in pictures])
@@ -91,7 +92,7 @@ def test_own_labels_are_taken_where_they_are_sure_and_never_of_absent_classes():
 @pytest.mark.parametrize("kind", [WeClip, WeClipPlus])
 def test_every_parameter_learns_and_no_frozen_one_does(kind):
     system = kind(dense_parts(), SMALL)
-    system.steps = 6
+    system.steps, system.ids = 6, tiny_faces().ids
     loss = system.loss(batch_of(system.dense, 8), 5)
     loss.backward()
     assert loss.isfinite()
@@ -114,9 +115,18 @@ def test_a_training_that_dies_goes_on_as_if_it_had_not(kind, tmp_path, monkeypat
 
     monkeypatch.setattr(broken, "loss", dying)
     with pytest.raises(KeyboardInterrupt):
-        broken.fit(tiny_faces(), tmp_path)
-    resumed.fit(tiny_faces(), tmp_path)
+        broken.fit(tiny_faces(), tmp_path / "run")
+    resumed.fit(tiny_faces(), tmp_path / "run")
     assert same(whole.network, resumed.network) and not same(whole.network, broken.network)
+
+
+def test_gradient_maps_are_read_once(tmp_path, monkeypatch):
+    first = WeClip(dense_parts(), SMALL)
+    first.fit(tiny_faces())
+    monkeypatch.setattr(weclip, "read_maps", lambda *_: pytest.fail("read again"))
+    second = WeClip(dense_parts(), SMALL)
+    second.fit(tiny_faces())
+    assert same(first.network, second.network)
 
 
 @pytest.mark.parametrize("kind", [WeClip, WeClipPlus])

@@ -20,6 +20,9 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.common.checkpoints import fingerprint, read_weights, save_weights
+from wsfp_helpers.common.configs import key_of
 from wsfp_helpers.common.machine import device
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import IGNORE, K
@@ -100,6 +103,8 @@ class WeClip(System):
     )  # fmt: skip
     settings: WeClipConfig
     network: nn.Module
+    ids: Sequence[str]
+    """Of the training pictures."""
 
     def __init__(self, parts: Parts, settings: WeClipConfig, seed: int = 0) -> None:
         super().__init__(parts, settings, seed)
@@ -108,6 +113,7 @@ class WeClip(System):
         self.network = FrozenDecoder(self.dense.width, blocks, settings.width, settings.layers)
         self.maps: dict[int, Tensor] = {}
         self.steps = 0
+        self.folder = cache_dir() / "clip_es"
 
     def fit(self, faces: WeakFaces, folder: Path | None = None) -> None:
         """Train the decoder, as long as the profile trains its own network."""
@@ -115,6 +121,9 @@ class WeClip(System):
             faces, self.dense.inputs, self.parts.batch, 2 * self.dense.size // self.dense.patch, self.seed
         )
         self.steps, self.maps = self.parts.epochs * batches.per_epoch, {}
+        made_of = {"data": faces.name, "model": fingerprint(self.dense.vlm.clip), "maps": self.settings.maps}
+        self.folder = cache_dir() / "clip_es" / key_of(made_of)
+        self.ids = faces.ids
         self.network.to(device())
         config = FitConfig(self.steps, self.parts.batch, self.settings.lr, "adamw", 0.01, warmup=self.steps // 10)
         optimise(
@@ -139,12 +148,21 @@ class WeClip(System):
 
     @torch.no_grad()
     def patches(self, batch: Batch) -> list[Tensor]:
-        """Patch tokens ``(B, N, d)`` of all blocks; the gradient maps of pictures that are new are read as well."""
+        """Patch tokens ``(B, N, d)`` of all blocks; the gradient maps of pictures that are new are read as well.
+
+        Maps do not depend on the training: they are kept in the cache, for other seeds and settings.
+        """
         places = self.dense(batch.inputs)
         for i, index in enumerate(batch.index.tolist()):
-            if index not in self.maps:
+            if index in self.maps:
+                continue
+            path = self.folder / f"{self.ids[index]}.safetensors"
+            if not path.exists():
                 present = batch.labels[i].nonzero()[:, 0]
-                self.maps[index] = read_maps(self.dense, places, i, present, self.settings.maps)
+                maps = read_maps(self.dense, places, i, present, self.settings.maps)
+                save_weights(path, {"maps": maps.half()})
+            stored = read_weights(path, "maps of CLIP-ES", "remove it: it will be made again")
+            self.maps[index] = stored["maps"].float().to(batch.inputs.device)
         return [tokens[:, 1:] for tokens in places.tokens[1:]]
 
     @torch.no_grad()
