@@ -24,14 +24,17 @@ def test_the_box_is_the_smallest_around_the_strong_part():
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (1, 3, 2, 4) and len(rows) == 9
 
 
-def test_a_map_walks_along_the_affinity_inside_its_box_only():
-    affinity = torch.zeros(9, 9)
-    affinity[0, 4], affinity[8, 4] = 1.0, 1.0  # what patch 4 says goes to the corners 0 and 8
-    maps = torch.zeros(1, 3, 3)
-    maps[0, 1, 1], maps[0, 0, 0] = 1.0, 0.5
-    walked = spread(maps, affinity, 0.5, steps=1)
-    assert walked[0, 0, 0] == 1 and walked.sum() == 1  # the corner 8 is outside of the box
-    assert torch.equal(spread(maps, affinity, 0.1, steps=0)[0, :2, :2], maps[0, :2, :2])
+def test_a_map_walks_along_the_affinity_from_inside_its_box_only():
+    torch.manual_seed(0)
+    affinity, maps = torch.rand(9, 9), torch.zeros(1, 3, 3)
+    maps[0, 1, 1], maps[0, 0, 0], maps[0, 2, 2] = 1.0, 0.5, 0.4  # the box holds the first two
+    walked = spread(maps, affinity, 0.5, steps=1).flatten()
+    for place in range(9):  # corner 8 receives, but does not give
+        assert walked[place].item() == pytest.approx(float(affinity[place, 4] + 0.5 * affinity[place, 0]))
+    twice = spread(maps, affinity, 0.5, steps=2).flatten()
+    for place in range(9):
+        expected = sum(affinity[place, j] * walked[j] for j in range(9))
+        assert twice[place].item() == pytest.approx(float(expected), rel=1e-5)
 
 
 def naive_weights(picture, dilations, y, x):

@@ -35,12 +35,12 @@ def box_of(map_: Tensor, threshold: float) -> Tensor:
 def spread(maps: Tensor, affinity: Tensor, threshold: float, steps: int = 2) -> Tensor:
     """Class-aware spreading of maps ``(P, h, w)`` along ``affinity`` ``(N, N)`` (CLIP-ES, Eq. 5).
 
-    Each map takes ``steps`` steps, inside the box around its strongest part only.
+    Each map takes ``steps`` steps.  It gives only from inside the box around its strongest part, but to all places.
     """
     affinity = torch.linalg.matrix_power(affinity, steps)
     inside = torch.stack([box_of(each, threshold) for each in maps])
-    walked = (maps.flatten(1) @ affinity.T).view_as(maps)
-    return walked * inside
+    # M ← (B ⊙ Aᵗ) vec(M): the row B (1, N) leaves out the columns of Aᵗ, and so what lies outside of the box
+    return ((maps * inside).flatten(1) @ affinity.T).view_as(maps)
 
 
 def adaptive_weights(pictures: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
