@@ -4,9 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from dense_models import batch_of, dense_parts
-from fixtures import same, tiny_faces
+from fixtures import TinyTrunk, same, tiny_faces
 from system_checks import check_finds
 
 from wsfp_helpers.parsing.fit import FitConfig
@@ -19,20 +18,20 @@ SMALL = WeClipConfig(width=16, layers=1)
 
 @pytest.fixture(autouse=True)
 def no_trunk(monkeypatch, tmp_path):
-    """A second branch without the shipped trunk: its tokens are the colours of the patches."""
-
-    class Colours(torch.nn.Module):
-        width, patch = 48, 16
-
-    monkeypatch.setattr(weclip, "load_trunk", Colours)
+    """A second branch without the shipped trunk: its tokens are the mean colours of the patches."""
+    monkeypatch.setattr(weclip, "load_trunk", TinyTrunk)
     monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "cache"))
 
-    def tokens(pictures, trunk, count, size):
-        shown = torch.stack([torch.from_numpy(picture).permute(2, 0, 1).float() / 255 for picture in pictures])
-        grid = F.adaptive_avg_pool2d(shown, (4 * size // 16, 4 * size // 16))
-        return F.pixel_unshuffle(grid, 4).flatten(2).transpose(1, 2)
 
-    monkeypatch.setattr(weclip, "features", tokens)
+def test_the_second_branch_sees_the_pictures_in_full():
+    system, faces = WeClipPlus(dense_parts(), SMALL), tiny_faces()
+    batch = batch_of(system.dense, 8)  # labels are made on 8 x 8 pixels, pictures have 64
+    for i, tokens in zip(batch.index, system.seen(batch), strict=True):
+        for patch, token in enumerate(tokens):
+            y, x = 16 * (patch // 4), 16 * (patch % 4)
+            colour = faces.image(int(i))[y : y + 16, x : x + 16].reshape(-1, 3).mean(0) / 255
+            assert token[:3].tolist() == pytest.approx(colour.tolist(), abs=1e-5)
+            assert token[3:].tolist() == pytest.approx((colour**2).tolist(), abs=1e-5)
 
 
 def test_the_affinity_loss_equals_loops():

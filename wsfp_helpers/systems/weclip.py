@@ -26,7 +26,7 @@ from wsfp_helpers.common.configs import key_of
 from wsfp_helpers.common.machine import device
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import IGNORE, K
-from wsfp_helpers.nets.trunk import Trunk, features, load_trunk
+from wsfp_helpers.nets.trunk import Trunk, load_trunk
 from wsfp_helpers.parsing.fit import FitConfig, optimise, segmentation_loss
 from wsfp_helpers.systems.base import Batch, Batches, Found, Parts, System, found_in_probabilities, in_order
 from wsfp_helpers.systems.clip_es import ClipEsConfig, read_maps, scaled
@@ -204,7 +204,7 @@ class WeClipPlus(WeClip):
 
     def __init__(self, parts: Parts, settings: WeClipConfig, seed: int = 0) -> None:
         super().__init__(parts, settings, seed)
-        self.trunk: Trunk = load_trunk()
+        self.trunk: Trunk = load_trunk().to(device())
         second = FrozenDecoder(self.trunk.width, 1, settings.width, settings.layers)
         self.network = nn.ModuleDict({"clip": self.network, "dino": second})
 
@@ -224,12 +224,12 @@ class WeClipPlus(WeClip):
         return torch.stack(losses).sum()
 
     def seen(self, batch: Batch) -> Tensor:
-        """Trunk tokens ``(B, N, 384)`` of a batch's pictures, from the disk cache, on the grid of the other branch."""
+        """Trunk tokens ``(B, N, 384)`` of a batch's pictures, on the grid of the other branch."""
         if self.dense.trunk is not None:
             return batch.inputs  # they are what the image-text model takes
-        side = self.dense.size // self.dense.patch * self.trunk.patch
-        pictures = (batch.pictures * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return features(pictures, self.trunk, len(pictures), size=side).to(batch.pictures)
+        # Not ``batch.pictures``: those have the two pixels a patch of the labels.
+        pictures = batch.inputs * self.dense.vlm.std + self.dense.vlm.mean
+        return self.trunk(self.trunk.prepare(pictures, self.dense.size // self.dense.patch * self.trunk.patch))
 
     def probabilities(self, batch: Batch) -> Tensor:
         """``(B, K + 1, h, w)``, the mean of both decoders."""
