@@ -1,5 +1,7 @@
 """What systems share: labels from scores, batches, names."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from fixtures import tiny_faces
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.method.fcam import Fcam
 from wsfp_helpers.method.pseudo import pseudo_label
-from wsfp_helpers.systems.base import Batches, Found, found_in_fcam, found_in_probabilities
+from wsfp_helpers.systems.base import Batches, Found, found_in_fcam, found_in_probabilities, of_present
 from wsfp_helpers.systems.every import SYSTEMS, find_system, make_system
 
 
@@ -32,6 +34,17 @@ def test_absent_classes_are_taken_out_of_probabilities():
     labels[4] = 1
     found = found_in_probabilities("x", probabilities, labels, (2, 2))
     assert found.classes.tolist() == [4] and (found.label() == 5).all()
+
+
+def test_absent_classes_take_no_share_of_a_softmax():
+    torch.manual_seed(0)
+    scores, labels = torch.randn(2, 19, 1, 1), torch.zeros(2, 18)
+    labels[0, [2, 5]], labels[1, 17] = 1, 1
+    given = of_present(scores, labels)
+    for b, classes in enumerate(([0, 3, 6], [0, 18])):
+        total = sum(math.exp(scores[b, c, 0, 0]) for c in classes)
+        expected = [math.exp(scores[b, c, 0, 0]) / total if c in classes else 0 for c in range(19)]
+        assert given[b, :, 0, 0].tolist() == pytest.approx(expected)
 
 
 def test_every_picture_comes_once_an_epoch_and_a_step_is_the_same_again():

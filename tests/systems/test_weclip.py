@@ -1,5 +1,6 @@
 """WeCLIP and WeCLIP+: the affinity loss against loops, the labels that teach, and the way through training."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -86,6 +87,20 @@ def test_own_labels_are_taken_where_they_are_sure_and_never_of_absent_classes():
     labels = torch.zeros(1, 18)
     labels[0, 2] = 1  # class 3 is there, class 5 is not
     assert own_labels(scores, targets, labels, 0.75)[0].tolist() == [[3, 7], [7, 7]]
+
+
+def test_decoders_never_teach_each_other_absent_classes():
+    losses = []
+    for teach in (0.0, 1.0):
+        system = WeClipPlus(dense_parts(), replace(SMALL, teach=teach))
+        system.steps, system.ids = 6, tiny_faces().ids
+        batch = batch_of(system.dense, 8, 1)
+        absent = int((batch.labels[0] == 0).nonzero()[0]) + 1
+        for decoder in system.network.values():
+            torch.nn.init.constant_(decoder.classify.bias[absent : absent + 1], 50.0)
+        losses.append(system.loss(batch, 0).item())
+    # Both are sure of a class that is not there: agreeing on it would cost nothing.
+    assert losses[1] - losses[0] > 2 * 40
 
 
 @pytest.mark.parametrize("kind", [WeClip, WeClipPlus])

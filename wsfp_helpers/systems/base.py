@@ -60,6 +60,15 @@ def found_in_probabilities(id_: str, probabilities: Tensor, labels: Tensor, size
     return Found(id_, present.cpu().numpy(), scores[present + 1].cpu(), scores[0].cpu(), size)
 
 
+def of_present(scores: Tensor, labels: Tensor) -> Tensor:
+    """Probabilities ``(B, K + 1, h, w)`` of the background and of the components in ``labels`` ``(B, K)``.
+
+    Classes that the image-level label does not name are removed before the softmax of ``scores`` ``(B, K + 1, h, w)``.
+    """
+    absent = F.pad(labels, (1, 0), value=1.0) == 0
+    return scores.masked_fill(absent[:, :, None, None], -torch.inf).softmax(1)
+
+
 def present_maps(patch_map: Tensor, labels: Tensor) -> Tensor:
     """Activation maps ``(B, K, h, w)`` in [0, 1] for a training step: what is positive, of present classes only.
 

@@ -28,7 +28,7 @@ from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import IGNORE, K
 from wsfp_helpers.nets.trunk import Trunk, load_trunk
 from wsfp_helpers.parsing.fit import FitConfig, optimise, segmentation_loss
-from wsfp_helpers.systems.base import Batch, Batches, Found, Parts, System, found_in_probabilities, in_order
+from wsfp_helpers.systems.base import Batch, Batches, Found, Parts, System, found_in_probabilities, in_order, of_present
 from wsfp_helpers.systems.clip_es import ClipEsConfig, read_maps, scaled
 from wsfp_helpers.systems.refine import adaptive_weights, refine, spread
 
@@ -220,7 +220,7 @@ class WeClipPlus(WeClip):
             both.append(scores)
         # L = Σ_b L_b + 0.1 (CE(p_1, argmax p_2) + CE(p_2, argmax p_1))
         for student, teacher in (both, both[::-1]):
-            losses.append(config.teach * F.cross_entropy(student, teacher.detach().argmax(1)))
+            losses.append(config.teach * F.cross_entropy(student, of_present(teacher.detach(), batch.labels).argmax(1)))
         return torch.stack(losses).sum()
 
     def seen(self, batch: Batch) -> Tensor:
@@ -234,8 +234,8 @@ class WeClipPlus(WeClip):
     def probabilities(self, batch: Batch) -> Tensor:
         """``(B, K + 1, h, w)``, the mean of both decoders."""
         tokens = [tokens[:, 1:] for tokens in self.dense(batch.inputs).tokens[1:]]
-        both = self.network["clip"](tokens)[0].softmax(1), self.network["dino"]([self.seen(batch)])[0].softmax(1)
-        return torch.stack(both).mean(0)
+        both = self.network["clip"](tokens)[0], self.network["dino"]([self.seen(batch)])[0]
+        return torch.stack([of_present(scores, batch.labels) for scores in both]).mean(0)
 
 
 def learned_affinity(fused: Tensor) -> Tensor:
@@ -268,9 +268,8 @@ def own_labels(scores: Tensor, targets: Tensor, labels: Tensor, sure: float) -> 
         labels: ``(B, K)`` of 0 and 1: absent classes are no labels.
         sure: In [0, 1].
     """
-    allowed = F.pad(labels, (1, 0), value=1.0)[:, :, None, None]
-    probabilities = F.interpolate(scores.detach().softmax(1) * allowed, targets.shape[-2:], mode="bilinear")
-    best, which = probabilities.max(1)
+    probabilities = of_present(scores.detach(), labels)
+    best, which = F.interpolate(probabilities, targets.shape[-2:], mode="bilinear").max(1)
     return torch.where(best >= sure, which, targets)
 
 
