@@ -307,7 +307,7 @@ def run_system(
         save_weights(path, system.network.state_dict(), system=name)
         remove_state(out)
     load_strictly(system.network, read_weights(path), path, f"remove {out} and train {name} again")
-    system.network.eval()
+    system.network.to(device()).eval()
     return system, out
 
 

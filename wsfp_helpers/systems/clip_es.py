@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wsfp_helpers.common.machine import device
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import PROMPTS
 from wsfp_helpers.nets.dense import DenseModel, Places, finish_block, run_block
@@ -46,7 +47,7 @@ class ClipEs(System):
 
     def __init__(self, parts: Parts, settings: ClipEsConfig, seed: int = 0) -> None:
         super().__init__(parts, settings, seed)
-        self.dense = parts.dense()
+        self.dense = parts.dense().to(device())
 
     def fit(self, faces: WeakFaces, folder: Path | None = None) -> None:
         """Do nothing: CLIP-ES has nothing to train."""
@@ -60,7 +61,7 @@ class ClipEs(System):
                 present = batch.labels[i].nonzero()[:, 0]
                 maps = read_maps(self.dense, places, i, present, self.settings)
                 back = (1 - maps.amax(0)) ** self.settings.alpha
-                yield Found(faces.ids[batch.index[i]], present.numpy(), maps, back, size)
+                yield Found(faces.ids[batch.index[i]], present.cpu().numpy(), maps.cpu(), back.cpu(), size)
 
 
 def read_maps(dense: DenseModel, places: Places, i: int, present: Tensor, config: ClipEsConfig) -> Tensor:

@@ -117,7 +117,7 @@ class WeakClip(System):
 
     def __init__(self, parts: Parts, settings: WeakClipConfig, seed: int = 0) -> None:
         super().__init__(parts, settings, seed)
-        self.dense = parts.dense()
+        self.dense = parts.dense().to(device())
         vlm = self.dense.vlm
         self.texts = LearnedTexts(vlm.clip, vlm.tokenize, CELEBAMASK.words, settings.context)
         self.network = nn.ModuleDict({"texts": self.texts, "pyramid": Pyramid(self.dense.width, settings.width)})

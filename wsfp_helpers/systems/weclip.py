@@ -108,7 +108,7 @@ class WeClip(System):
 
     def __init__(self, parts: Parts, settings: WeClipConfig, seed: int = 0) -> None:
         super().__init__(parts, settings, seed)
-        self.dense = parts.dense()
+        self.dense = parts.dense().to(device())
         blocks = len(self.dense.visual.transformer.resblocks)
         self.network = FrozenDecoder(self.dense.width, blocks, settings.width, settings.layers)
         self.maps: dict[int, Tensor] = {}
