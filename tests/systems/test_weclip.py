@@ -81,6 +81,16 @@ def test_the_learned_affinity_carries_a_label_to_patches_that_are_alike():
     assert (after[-1] == present[1] + 1).sum() == 0
 
 
+def test_an_affinity_that_says_alike_of_all_pairs_leaves_labels_as_they_are():
+    system = WeClip(dense_parts(), SMALL)
+    batch = batch_of(system.dense, 8)
+    maps = torch.zeros(int(batch.labels[0].sum()), 4, 4)
+    maps[0, :2], maps[1, 2:, :2] = 1.0, 1.0
+    system.maps[int(batch.index[0])] = maps
+    before, after = system.label(batch, 0, None), system.label(batch, 0, torch.ones(16, 16))
+    assert len(before.unique()) > 2 and torch.equal(before, after)
+
+
 def test_own_labels_are_taken_where_they_are_sure_and_never_of_absent_classes():
     scores, targets = torch.zeros(1, 19, 2, 2), torch.full((1, 2, 2), 7)
     scores[0, 3, 0, 0], scores[0, 5, 0, 1], scores[0, 3, 1, 0] = 9.0, 9.0, 1.0

@@ -7,7 +7,7 @@ times the affinity loss.  Kept of WeCLIP+: DINOv2 as a second frozen branch (her
 each other (0.1), a Dice loss, and from 60 % of the training on its own labels where it is sure (0.75).
 Reduced: two transformer layers in place of three, on one scale; the gradient maps of a picture do not change, so they
 are read once.  The learned affinity takes the place of the attention, where the original picks attention maps that are
-near to it.
+near to it, and is added to the map as it was.
 Supervision: image-level labels and texts.
 """
 
@@ -44,9 +44,9 @@ class WeClipConfig:
 
     lr: float = 2e-3
     """Learning rate."""
-    maps: ClipEsConfig = field(default_factory=lambda: ClipEsConfig(blocks=2))
+    maps: ClipEsConfig = field(default_factory=lambda: ClipEsConfig(blocks=2, steps=0))
     """How the labels are read from the image-text model."""
-    margin: float = 0.1
+    margin: float = 0.02
     """Pixels whose best two scores are nearer than this are left out."""
     width: int = 128
     """Channels of the decoder."""
@@ -97,9 +97,8 @@ class WeClip(System):
     title, paper, supervision = "WeCLIP", "Zhang et al., CVPR 2024", "I+L"
     models = ("dense",)
     tried = (
-        WeClipConfig(), WeClipConfig(maps=ClipEsConfig(blocks=2, steps=0)),
-        WeClipConfig(maps=ClipEsConfig(blocks=2, steps=0), margin=0.3),
-        WeClipConfig(maps=ClipEsConfig(blocks=2, steps=0), lr=5e-4),
+        WeClipConfig(), WeClipConfig(lr=5e-4), WeClipConfig(maps=ClipEsConfig(alpha=0.5, blocks=2, steps=0)),
+        WeClipConfig(maps=ClipEsConfig(blocks=2)),
     )  # fmt: skip
     settings: WeClipConfig
     network: nn.Module
@@ -169,11 +168,14 @@ class WeClip(System):
     def label(self, batch: Batch, i: int, affinity: Tensor | None) -> Tensor:
         """Label ``(S, S)`` int64 of picture ``i``: the strongest refined map or the background, 255 where unsure.
 
-        With ``affinity`` ``(N, N)`` the maps take a step along it first.
+        With ``affinity`` ``(N, N)`` each map is first joined by what a step along it gives.
         """
         maps, present = self.maps[int(batch.index[i])], batch.labels[i].nonzero()[:, 0]
         if affinity is not None:
-            maps = scaled(spread(maps, affinity / affinity.sum(-1, keepdim=True), self.settings.maps.box, 1))
+            # M ← M + Â M.  The attention that the original adds to Â looks at its own place above all; Â alone says
+            # "alike" of most pairs, and of maps that are all the same none can be told from the others.
+            walked = spread(maps, affinity / affinity.sum(-1, keepdim=True), self.settings.maps.box, 1)
+            maps = scaled(maps + walked / (walked.amax((1, 2), keepdim=True) + 1e-8))
         stack = torch.cat([(1 - maps.amax(0, keepdim=True)) ** self.settings.maps.alpha, maps])[None]
         picture = batch.pictures[i : i + 1]
         stack = F.interpolate(stack, picture.shape[-2:], mode="bilinear", align_corners=False)
