@@ -7,7 +7,7 @@ times the affinity loss.  Kept of WeCLIP+: DINOv2 as a second frozen branch (her
 each other (0.1), a Dice loss, and from 60 % of the training on its own labels where it is sure (0.75).
 Reduced: two transformer layers in place of three, on one scale; the gradient maps of a picture do not change, so they
 are read once.  The learned affinity takes the place of the attention, where the original picks attention maps that are
-near to it, and is added to the map as it was.
+near to it; what a step along it gives is added to the map.
 Supervision: image-level labels and texts.
 """
 
