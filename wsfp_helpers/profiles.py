@@ -19,7 +19,7 @@ from wsfp_helpers.method.train import TrainConfig, preset
 from wsfp_helpers.method.vit import MultiClassTokenViT, load_pretrained
 from wsfp_helpers.nets.clip import FLIP_ARCHITECTURE, flip_from_huggingface, open_clip_model
 from wsfp_helpers.nets.trunk import FROZEN_BLOCKS
-from wsfp_helpers.nets.vlm import VisionLanguageModel, mini_clip, mini_flip
+from wsfp_helpers.nets.vlm import VisionLanguageModel, mini_clip, mini_flip, mini_flip_labels
 from wsfp_helpers.parsing.deeplab import DeepLabConfig
 from wsfp_helpers.parsing.light import ParserConfig
 
@@ -33,6 +33,7 @@ CLIP, RESNET38 = "weights/CLIP-ViT-B-16-openai.safetensors", "weights/resnet38_a
 VLMS = {
     "mini_flip": mini_flip,
     "mini_clip": mini_clip,
+    "mini_flip_labels": mini_flip_labels,
     "flip": lambda: flip_from_huggingface(require(FLIP)),
     "clip": lambda: open_clip_model(FLIP_ARCHITECTURE, require(CLIP)),
 }
