@@ -169,6 +169,13 @@ def fold_batch_norms(tower: nn.Module) -> None:
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stub lacks it
 
 
+def trunk_clip(config: Mapping, width: int) -> nn.Module:
+    """open_clip's ``CLIP`` of a ``config`` whose image tower takes tokens ``(B, width, h, w)`` in place of pixels."""
+    clip = open_clip.CLIP(**config)
+    clip.visual.conv1 = nn.Conv2d(width, clip.visual.conv1.out_channels, 1, bias=False)
+    return clip
+
+
 def build_clip(name: str, config: Mapping, state: Mapping[str, Tensor], path: object) -> nn.Module:
     """open_clip's ``CLIP`` of a ``config`` with the weights ``state``; raises :class:`InputError` when they differ."""
     clip = open_clip.CLIP(**config)
