@@ -61,11 +61,15 @@ class OutlinedFaces:
 
     Args:
         faces: Pictures and label maps, square and of one size.
+        size: Side of what is drawn.
+        mean: Of the normalisation ``(3, 1, 1)``.
+        std: Of the normalisation.
     """
 
     things, prompts, most = PARTS, CANONICAL, 4
 
-    def __init__(self, faces: Faces) -> None:
+    def __init__(self, faces: Faces, size: int = SIZE, mean: Tensor = MEAN, std: Tensor = STD) -> None:
+        self.size, self.mean, self.std = size, mean, std
         self.images = to_tensor(faces.weak)
         self.maps = torch.from_numpy(np.stack([faces.label_map(i) for i in range(len(faces))]))
         counts = torch.stack([m.flatten().long().bincount(minlength=256) for m in self.maps])
@@ -78,14 +82,18 @@ class OutlinedFaces:
 
     def show(self, rng: torch.Generator, index: Tensor) -> tuple[Tensor, Tensor]:
         """The same of the faces at ``index`` ``(n,)``."""
-        images, grid, mirrored, side = crop(rng, self.images[index], partial(part_centres, maps=self.maps[index]))
+        images, grid, mirrored, side = crop(
+            rng, self.images[index], partial(part_centres, maps=self.maps[index]), size=self.size
+        )
         maps = self.maps[index].float()[:, None]
         maps = F.grid_sample(maps, grid, mode="nearest", padding_mode="border", align_corners=False)[:, 0].long()
         maps = torch.where(mirrored.view(-1, 1, 1), torch.from_numpy(CELEBAMASK.flip)[maps], maps)
         centres = partial(part_centres, maps=maps)
         images, left = cover(rng, jitter(rng, images), centres)
-        alpha = fade(rng, len(images), centres)
-        return (images - MEAN) / STD * alpha[:, None], in_sight(maps, alpha, left, self.totals[index], 1 / side)
+        alpha = fade(rng, len(images), centres, self.size)
+        return (images - self.mean) / self.std * alpha[:, None], in_sight(
+            maps, alpha, left, self.totals[index], 1 / side
+        )
 
 
 class LabelledFaces:
@@ -240,8 +248,8 @@ def part_centres(rng: torch.Generator, maps: Tensor, share: float = 0.6) -> tupl
     return (pixel % size + 0.5) / size, (pixel // size + 0.5) / size
 
 
-def blobs(rng: torch.Generator, n: int, centres: Centres) -> Tensor:
-    """Free-form spots ``(n, SIZE, SIZE)`` in [0, 1]: a wobbly ellipse or two, or one side of a line; sharp or soft.
+def blobs(rng: torch.Generator, n: int, centres: Centres, size: int) -> Tensor:
+    """Free-form spots ``(n, size, size)`` in [0, 1]: a wobbly ellipse or two, or one side of a line; sharp or soft.
 
     The first ellipse is at one of the ``centres``.
     """
@@ -264,12 +272,17 @@ def blobs(rng: torch.Generator, n: int, centres: Centres) -> Tensor:
     wobble = smooth_noise(rng, n, 24)
     softness = torch.exp(uniform(rng, n, math.log(0.03), math.log(0.4))).view(column)
     field = (1 + 0.3 * wobble - distance) / softness
-    return torch.sigmoid(F.interpolate(field[:, None], (SIZE, SIZE), mode="bilinear", align_corners=False)[:, 0])
+    return torch.sigmoid(F.interpolate(field[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0])
 
 
 def crop(
-    rng: torch.Generator, images: Tensor, centres: Centres, close_ups: float = 0.5, closest: float = 0.12
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rng: torch.Generator,
+    images: Tensor,
+    centres: Centres,
+    close_ups: float = 0.5,
+    closest: float = 0.12,
+    size: int = SIZE,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Whole faces and close-ups, half of them mirrored, turned by up to 10 degrees.
 
     Args:
@@ -278,9 +291,10 @@ def crop(
         centres: Where close-ups are.
         close_ups: Their share.
         closest: Side of the smallest, in relation to the picture's.
+        size: Side of what is cut out, in pixels.
 
     Returns:
-        Pictures ``(n, 3, SIZE, SIZE)``, the grid of ``torch.nn.functional.grid_sample`` that cut them out, whether each
+        Pictures ``(n, 3, size, size)``, the grid of ``torch.nn.functional.grid_sample`` that cut them out, whether each
         is mirrored ``(n,)``, and its side in relation to the picture's ``(n,)``.
     """
     n = len(images)
@@ -299,7 +313,7 @@ def crop(
         torch.stack([side * angle.cos() * sign, -side * angle.sin(), 2 * x - 1], 1),
         torch.stack([side * angle.sin() * sign, side * angle.cos(), 2 * y - 1], 1),
     ]
-    grid = F.affine_grid(torch.stack(rows, 1), [n, 3, SIZE, SIZE], align_corners=False)
+    grid = F.affine_grid(torch.stack(rows, 1), [n, 3, size, size], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False), grid, mirrored, side
 
 
@@ -320,25 +334,25 @@ def jitter(rng: torch.Generator, images: Tensor) -> Tensor:
 
 def cover(rng: torch.Generator, images: Tensor, centres: Centres) -> tuple[Tensor, Tensor]:
     """Cover a box or a blob of a quarter of the pictures with black, a colour or noise; also gives what is left."""
-    n = len(images)
-    grid = (torch.arange(SIZE) + 0.5) / SIZE
+    n, size = len(images), images.shape[-1]
+    grid = (torch.arange(size) + 0.5) / size
     x, y = centres(rng)
     half_width, half_height = uniform(rng, n, 0.03, 0.3).view(-1, 1, 1), uniform(rng, n, 0.03, 0.3).view(-1, 1, 1)
     box = ((grid.view(1, 1, -1) - x.view(-1, 1, 1)).abs() < half_width) & (
         (grid.view(1, -1, 1) - y.view(-1, 1, 1)).abs() < half_height
     )
-    shape = torch.where(chance(rng, n, 0.6).view(-1, 1, 1), box, blobs(rng, n, centres) > 0.5)
+    shape = torch.where(chance(rng, n, 0.6).view(-1, 1, 1), box, blobs(rng, n, centres, size) > 0.5)
     shape = shape & chance(rng, n, 0.25).view(-1, 1, 1)
     colour = torch.rand(n, 3, 1, 1, generator=rng) * (~chance(rng, n, 0.5)).view(-1, 1, 1, 1)
     grain = torch.randn(images.shape, generator=rng) * 0.2 * chance(rng, n, 0.2).view(-1, 1, 1, 1)
     return torch.where(shape[:, None], (colour + grain).clamp(0, 1), images), ~shape
 
 
-def fade(rng: torch.Generator, n: int, centres: Centres) -> Tensor:
+def fade(rng: torch.Generator, n: int, centres: Centres, size: int) -> Tensor:
     """Soft maps ``(n, S, S)`` in [0, 1] such as TCD multiplies a picture with: none, spots, their reverse, noise."""
-    spots = blobs(rng, n, centres)
+    spots = blobs(rng, n, centres, size)
     sharpness = torch.exp(uniform(rng, n, math.log(1.5), math.log(12))).view(-1, 1, 1)
-    noise = torch.sigmoid((smooth_noise(rng, n, SIZE) - uniform(rng, n, -1, 1).view(-1, 1, 1)) * sharpness)
+    noise = torch.sigmoid((smooth_noise(rng, n, size) - uniform(rng, n, -1, 1).view(-1, 1, 1)) * sharpness)
     kind = uniform(rng, n).view(-1, 1, 1)
     maps = torch.where(kind < 0.5, spots, torch.where(kind < 0.65, 1 - spots, noise))
     low = (uniform(rng, n, 0, 0.12) * chance(rng, n, 0.3)).view(-1, 1, 1)
