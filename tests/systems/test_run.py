@@ -64,7 +64,7 @@ def test_a_system_is_trained_once_and_read_again(bias, tmp_path):
 def test_weights_of_another_system_are_refused(bias, tmp_path):
     _, out = stages.run_system("bias", bias, tmp_path)
     save_weights(out / MODEL, {"other.weight": torch.zeros(3)})
-    with pytest.raises(InputError, match="is of another network.*train bias again"):
+    with pytest.raises(InputError, match=r"is of another network.*train bias again"):
         stages.run_system("bias", bias, tmp_path)
 
 
