@@ -244,8 +244,9 @@ CARD = """# {name}: {title}
 {about}
 
 - Size: {parameters:.2f} M parameters, image tower {tower} at {size} px; weights in half precision.
-- Data: {data}; faces are those of SynthFaces-19 `celeb/pretrain` (rendered, CC0, no real person): {train} to train on,
-  {held} of every tenth identity held out for the numbers below.  Licence of the weights: CC0 1.0.
+- Data: {data}.
+  Faces are those of SynthFaces-19 `celeb/pretrain` (CC0, no real person): {train} to train on, {held} of every tenth
+  identity held out for the numbers below.  Licence of the weights: CC0 1.0.
 - Command: `{command}` (seed {seed}, {step} of {steps} steps of {batch} pictures, {minutes:.1f} minutes)
 - Machine and date: {machine}, torch {torch}, {date}.
 
