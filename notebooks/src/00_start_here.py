@@ -116,13 +116,13 @@ assert not [f.name for f in findings if f.state == "gap"], "mend what is marked 
 # | trunk (DINOv2) | millions of photographs | nothing |
 # | detector | rendered faces of `celeb/pretrain` | boxes, made from their label maps |
 # | mini-FLIP | the same faces | captions that name the parts in sight, made from their label maps |
-# | networks of notebooks 03, 04 | 686 faces of `celeb/train`, other people | lists of parts, detected boxes, mini-FLIP |
+# | networks of notebook 03 | 686 faces of `celeb/train`, other people | lists of parts, detected boxes, mini-FLIP |
 # | weak parser | the same 686 | labels made of all these, no label map |
 # | supervised parser | the same 686 | their label maps |
 #
 # So no label map of a training face is ever used, but two helpers have learnt from the label maps of *other* faces,
-# where Grounding DINO and FLIP have learnt from the web.  How much that is worth is measured, too: a mini-FLIP that was told
-# lists only is no help ([experiments](../docs/experiments.md)).
+# where Grounding DINO and FLIP have learnt from the web.  How much that is worth is measured, too: a mini-FLIP that was
+# told lists only is no help ([experiments](../docs/experiments.md)).
 
 # %% [markdown]
 # ## One face
