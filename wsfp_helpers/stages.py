@@ -5,6 +5,7 @@ arguments; other arguments in the same folder are refused.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from wsfp_helpers.common.files import (
     claim_folder,
     existing,
     existing_file,
+    hold_folder,
     read_json,
     sha256_of,
     write_json,
@@ -173,10 +175,12 @@ def run_train(
         data = mask if redraw else data
     vit = config.model.build(seed)
     vlm = config.load_vlm() if config.train.tcd is not None else None
-    with PartialState().main_process_first():
-        out = start_run(out, {"profile": asdict(config), **masking}, seed)
-    if not (out / MODEL).exists():
-        train(vit, data, config.train, out, vlm)
+    out, state = Path(out), PartialState()
+    with hold_folder(out) if state.is_main_process else nullcontext():
+        with state.main_process_first():
+            start_run(out, {"profile": asdict(config), **masking}, seed)
+        if not (out / MODEL).exists():
+            train(vit, data, config.train, out, vlm)
     return out
 
 
@@ -251,13 +255,14 @@ def run_regions(
             f"`wsfp fcam` on the whole training set, it goes on where it stopped"
         )
     source = {"fcams": str(folder.paths[0].parent.resolve()), "boxes": name_boxes(boxes)}
-    claim_folder(out, {"regions": asdict(settings), **source, "seed": seed}, "pseudo labels", "*.png")
-    if all((out / f"{key}.png").exists() for key in faces.ids):
-        return out
-    regions = find_regions(faces, folder, accept_all(faces, open_boxes(boxes, config), config.ccd), settings, seed)
-    for i, key in enumerate(tqdm(faces.ids, "pseudo labels", unit="image", leave=False)):
-        if not (out / f"{key}.png").exists():
-            write_index_png(out / f"{key}.png", regions.label(i), PALETTE)
+    with hold_folder(out):
+        claim_folder(out, {"regions": asdict(settings), **source, "seed": seed}, "pseudo labels", "*.png")
+        if all((out / f"{key}.png").exists() for key in faces.ids):
+            return out
+        regions = find_regions(faces, folder, accept_all(faces, open_boxes(boxes, config), config.ccd), settings, seed)
+        for i, key in enumerate(tqdm(faces.ids, "pseudo labels", unit="image", leave=False)):
+            if not (out / f"{key}.png").exists():
+                write_index_png(out / f"{key}.png", regions.label(i), PALETTE)
     return out
 
 
@@ -302,11 +307,11 @@ def train_parser(
     Returns:
         The parser's file.
     """
-    out = start_run(out, {"parser": settings, **facts}, seed)
-    path = out / PARSER
-    if not path.exists():
-        settings.train(faces, target, seed=seed, folder=out, desc=desc).save(path, **facts, seed=seed)
-    remove_state(out)
+    with hold_folder(out):
+        path = start_run(out, {"parser": settings, **facts}, seed) / PARSER
+        if not path.exists():
+            settings.train(faces, target, seed=seed, folder=out, desc=desc).save(path, **facts, seed=seed)
+        remove_state(out)
     return path
 
 

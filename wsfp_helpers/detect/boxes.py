@@ -13,12 +13,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import ASSETS, atomic_path, existing_file
+from wsfp_helpers.common.files import ASSETS, atomic_path, existing_file, hold_folder
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, Detector
 
@@ -120,25 +119,31 @@ def detect_dataset(
         raise InputError(f"shard {number} of {count}: expected a number from 0 to {count - 1}")
     path = Path(out) if count == 1 else shard_path(out, number, count)
     mine = range(number, len(faces), count)
-    done = _resume(path, [faces.ids[i] for i in mine], detector.name, phrases)
-    todo = [i for i in mine if faces.ids[i] not in done]
-    with _open_to_append(path) as file, tqdm(total=len(mine), initial=len(done), desc=path.name) as bar:
-        for start in range(0, len(todo), batch):
-            chosen = todo[start : start + batch]
-            images = [faces.image(i) for i in chosen]
-            for i, image, found in zip(chosen, images, detector.detect_batch(images, phrases), strict=True):
-                file.write(BoxRecord(faces.ids[i], image.shape[:2], detector.name, found).line())
-            file.flush()
-            bar.update(len(chosen))
+    with hold_folder(path.parent, shard):
+        done = _resume(path, [faces.ids[i] for i in mine], detector.name, phrases)
+        todo = [i for i in mine if faces.ids[i] not in done]
+        _append(path, [])  # a share without pictures has a file as well
+        with tqdm(total=len(mine), initial=len(done), desc=path.name) as bar:
+            for start in range(0, len(todo), batch):
+                chosen = todo[start : start + batch]
+                images = [faces.image(i) for i in chosen]
+                found = zip(chosen, images, detector.detect_batch(images, phrases), strict=True)
+                _append(
+                    path, [BoxRecord(faces.ids[i], image.shape[:2], detector.name, each) for i, image, each in found]
+                )
+                bar.update(len(chosen))
     return path
 
 
-def _open_to_append(path: Path) -> TextIO:
+def _append(path: Path, records: Sequence[BoxRecord]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a", encoding="utf-8")
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(record.line() for record in records))
     except OSError as error:
-        raise InputError(f"could not write {path} ({error.strerror}): choose another folder for the boxes") from error
+        raise InputError(
+            f"could not write {path} ({error.strerror}): free space, then the same command goes on, or choose another "
+            f"folder"
+        ) from error
 
 
 def _resume(path: Path, ids: Sequence[str], detector: str, phrases: Sequence[str]) -> Boxes:

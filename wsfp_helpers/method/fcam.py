@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.checkpoints import fingerprint, read_weights, save_weights
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import claim_folder, existing
+from wsfp_helpers.common.files import claim_folder, existing, hold_folder
 from wsfp_helpers.common.pictures import flip_image
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
@@ -154,13 +154,13 @@ def extract_to_folder(
     """
     folder = Path(folder)
     settings = {"data": faces.name, "network": fingerprint(vit), "fcam": asdict(config or FcamConfig())}
-    claim_folder(folder, settings, "FCAMs", "*.safetensors")
-    missing = [
-        i for i in range(shard[0], len(faces), shard[1]) if not (folder / f"{faces.ids[i]}.safetensors").exists()
-    ]
-    if not missing:
-        return FcamFolder(folder)
-    return save_fcams(extract(vit, faces.subset(missing), config), folder, len(missing))
+    with hold_folder(folder, shard):
+        claim_folder(folder, settings, "FCAMs", "*.safetensors")
+        mine = range(shard[0], len(faces), shard[1])
+        missing = [i for i in mine if not (folder / f"{faces.ids[i]}.safetensors").exists()]
+        if not missing:
+            return FcamFolder(folder)
+        return save_fcams(extract(vit, faces.subset(missing), config), folder, len(missing))
 
 
 class FcamFolder:
