@@ -83,22 +83,30 @@ def _parse(line: bytes, where: str) -> BoxRecord:
             phrase: [Detection((x1, y1, x2, y2), score, phrase) for x1, y1, x2, y2, score in boxes]
             for phrase, boxes in found.items()
         }
+        if not isinstance(key, str) or not isinstance(name, str):
+            raise TypeError("expected texts as id and detector")
+        if type(height) is not int or type(width) is not int or not 0 < min(height, width) <= max(height, width) < 1e6:
+            raise ValueError(f"expected the height and width of a picture, got {height} and {width}")
+        if candidates.keys() != set(PHRASES):
+            raise ValueError(f"expected the phrases {', '.join(PHRASES)}, got {', '.join(candidates) or 'none'}")
         for phrase, detections in candidates.items():
-            for x1, y1, x2, y2 in (d.box for d in detections):
+            for (x1, y1, x2, y2), score, _ in detections:
+                if not {type(each) for each in (x1, y1, x2, y2, score)} <= {int, float} or not 0 <= score <= 1:
+                    raise ValueError(f"expected four numbers and a score from 0 to 1, got {[x1, y1, x2, y2, score]}")
                 if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
                     raise InputError(
                         f"{where}: the {phrase} box [{x1}, {y1}, {x2}, {y2}] of {key} is not inside its picture of "
                         f"{width} x {height} pixels; expected x1, y1, x2, y2 in pixels"
                     )
             detections.sort(key=lambda d: -d.score)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f'{where} is not a line of a boxes file ({error}): expected {{"id", "size": [H, W], "detector", "boxes": '
             f'{{"eye": [[x1, y1, x2, y2, score], ...], ...}}}}; remove the line'
         ) from error
-    return BoxRecord(str(key), (int(height), int(width)), name, candidates)
+    return BoxRecord(key, (height, width), name, candidates)
 
 
 def detect_dataset(
