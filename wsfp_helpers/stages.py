@@ -4,9 +4,10 @@ Commands, tables, ablations and scripts call these.  Every stage may be interrup
 arguments; other arguments in the same folder are refused.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.checkpoints import fingerprint
-from wsfp_helpers.common.configs import key_of, read_config
+from wsfp_helpers.common.configs import check_range, key_of, read_config
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import (
     ASSETS,
@@ -65,6 +66,16 @@ SHIPPED = "shipped"
 PARSER = "parser.safetensors"
 """The trained parser in its run directory."""
 _READING = "run.json"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the maps of a run are read with."""
+
+    theta: float
+
+    def __post_init__(self) -> None:
+        check_range(self, theta=(0, 1))
 
 
 def run_ccd(
@@ -199,12 +210,13 @@ def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:
     """
     folder = Path(folder)
     about = existing(folder / CONFIG, "run directory")
+    content = read_json(about)
     try:
-        content = read_json(about)["config"]
+        content = content["config"]
         stored, masked = content["profile"], content["boxes"] is not None
-        made = read_config(Profile, stored, about)
-    except (KeyError, TypeError, InputError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{about} is not that of a run of `wsfp train`: choose the run directory of one") from error
+    made = read_config(Profile, stored, about)
     model = existing(folder / MODEL, "trained model (did the training end? start it again)")
     return load_model(made.model.empty(), model), made if masked else replace(made, ccd=None)
 
@@ -220,7 +232,7 @@ def run_fcam(run: str | Path, out: str | Path, part: str = "train", shard: tuple
     """Extract the FCAMs of ``part`` with the model of a run directory; what is there already is kept."""
     vit, config = load_run(run)
     fcams = extract_to_folder(vit.to(device()), config.faces(part).weak, out, config.fcam, shard)
-    write_json(Path(out) / _READING, {"theta": config.theta})
+    write_json(Path(out) / _READING, asdict(_Reading(config.theta)))
     return fcams
 
 
@@ -228,7 +240,8 @@ def run_pseudo(fcams: str | Path, out: str | Path, theta: float | None = None, w
     """Pseudo labels of a folder of FCAMs, by default at the ``theta`` of the run that they are of; returns ``out``."""
     if theta is None:
         reading = Path(fcams) / _READING
-        theta = read_json(reading)["theta"] if reading.exists() else profile("paper").theta
+        made = read_config(_Reading, read_json(reading), reading) if reading.exists() else profile("paper")
+        theta = made.theta
     return write_pseudo_labels(fcams, out, theta, workers=workers)
 
 
@@ -280,8 +293,16 @@ def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int =
         InputError: A label is missing, or ``out`` is of another run.
     """
     faces = config.faces("train").weak
-    facts = {"profile": config.name, "labels": str(labels)}
-    return train_parser(config.parser, faces, read_targets(labels, faces), Path(out), facts, seed)
+    target = read_targets(labels, faces)
+    facts = {"profile": config.name, "labels": _name_labels(Path(labels), faces)}
+    return train_parser(config.parser, faces, target, Path(out), facts, seed)
+
+
+def _name_labels(labels: Path, faces: WeakFaces) -> str:
+    digest = hashlib.sha256()
+    for key in faces.ids:
+        digest.update(f"{key} {sha256_of(labels / f'{key}.png')}\n".encode())
+    return f"labels-{digest.hexdigest()[:12]}"
 
 
 def train_parser(
@@ -327,7 +348,7 @@ def predict_faces(parser: FaceParser, faces: WeakFaces, batch: int = 8) -> Itera
     for start in range(0, len(faces), batch):
         pictures = np.stack([faces.image(i) for i in range(start, min(start + batch, len(faces)))])
         if isinstance(parser, LightParser):
-            tokens = features([*pictures, *pictures[:, :, ::-1]], parser.trunk).float()
+            tokens = features([*pictures, *pictures[:, :, ::-1]], parser.trunk, 2 * len(pictures)).float()
             probabilities = parser.probabilities(pictures, tokens=tokens)
         else:
             probabilities = parser.probabilities(pictures)

@@ -97,6 +97,12 @@ def append_row(path: str | Path, row: object) -> None:
         ) from error
 
 
+def cut_half_row(path: Path) -> None:
+    """Cut off half a line at the end of a file of JSON lines, if it is there, so that rows can be added."""
+    if path.exists():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+
+
 def read_whole_rows(path: str | Path, what: str) -> list[dict]:
     """Objects of a file of JSON lines; half a line at the end, which a kill leaves, does not count.
 

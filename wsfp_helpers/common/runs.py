@@ -4,7 +4,6 @@ A folder holds ``config.json``, ``metrics.jsonl`` (one JSON object a line) and w
 to one config and seed: the same run may be started again in it, which resumes, another one is refused.
 """
 
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from wsfp_helpers.common.configs import differences, plain
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import LOCK, append_row, read_json, read_whole_rows, write_json
+from wsfp_helpers.common.files import LOCK, append_row, cut_half_row, read_json, read_whole_rows, write_json
 from wsfp_helpers.common.machine import machine, revision, versions
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
@@ -39,7 +38,7 @@ def start_run(folder: str | Path, config: object, seed: int = 0) -> Path:
                 f"{folder} holds a run with {key} = {old!r}, this one has {new!r}: choose another folder, or remove "
                 f"this one to start again"
             )
-        _cut_half_line(folder / METRICS)
+        cut_half_row(folder / METRICS)
         return folder
     if folder.exists() and (not folder.is_dir() or any(each.name != LOCK for each in folder.iterdir())):
         raise InputError(f"{folder} exists and is not the folder of a run (it has no {CONFIG}): choose another folder")
@@ -65,9 +64,3 @@ def read_metrics(folder: str | Path) -> list[dict]:
         rows.pop(key, None)
         rows[key] = row
     return list(rows.values())
-
-
-def _cut_half_line(path: Path) -> None:
-    if path.exists():
-        content = path.read_bytes()
-        os.truncate(path, content.rfind(b"\n") + 1)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.checkpoints import fingerprint, read_weights, save_weights
+from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import claim_folder, existing, hold_folder
 from wsfp_helpers.common.pictures import flip_image
@@ -40,6 +41,9 @@ class FcamConfig:
     """How many blocks, counted from the last, give the attention (``None``: all trained ones)."""
     affinity: bool = True
     """Spreads a map once along the attention among patches."""
+
+    def __post_init__(self) -> None:
+        check_range(self, scales=(0.1, 10), attention_layers=(1, 100))
 
 
 @dataclass(frozen=True)
