@@ -69,7 +69,7 @@ _READING = "run.json"
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """What the maps of a run are read with."""
 
     theta: float
@@ -232,7 +232,7 @@ def run_fcam(run: str | Path, out: str | Path, part: str = "train", shard: tuple
     """Extract the FCAMs of ``part`` with the model of a run directory; what is there already is kept."""
     vit, config = load_run(run)
     fcams = extract_to_folder(vit.to(device()), config.faces(part).weak, out, config.fcam, shard)
-    write_json(Path(out) / _READING, asdict(_Reading(config.theta)))
+    write_json(Path(out) / _READING, asdict(Reading(config.theta)))
     return fcams
 
 
@@ -240,7 +240,7 @@ def run_pseudo(fcams: str | Path, out: str | Path, theta: float | None = None, w
     """Pseudo labels of a folder of FCAMs, by default at the ``theta`` of the run that they are of; returns ``out``."""
     if theta is None:
         reading = Path(fcams) / _READING
-        made = read_config(_Reading, read_json(reading), reading) if reading.exists() else profile("paper")
+        made = read_config(Reading, read_json(reading), reading) if reading.exists() else profile("paper")
         theta = made.theta
     return write_pseudo_labels(fcams, out, theta, workers=workers)
 

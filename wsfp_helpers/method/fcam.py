@@ -188,7 +188,14 @@ class FcamFolder:
         path, advice = self.paths[index], "remove it and run `wsfp fcam` again"
         tensors = read_weights(path, "FCAMs", advice)
         try:
-            grids = tuple(tensors[f"scale{i}"] for i in range(len(tensors) - 2))
-            return Fcam(path.stem, tensors["classes"].numpy(), grids, tuple(tensors["size"].tolist()))
+            grids = tuple(tensors[f"scale{i}"] for i in range(max(len(tensors) - 2, 1)))
+            classes, size = tensors["classes"], tensors["size"]
         except KeyError as error:
             raise InputError(f"{path} is not a saved FCAM (it has no {error}): {advice}") from error
+        if not all(grid.is_floating_point() and grid.ndim == 3 and len(grid) == len(classes) for grid in grids):
+            raise InputError(f"{path} is not a saved FCAM (its maps are not one for each class): {advice}")
+        if classes.dtype != torch.int64 or not set(classes.tolist()) <= set(range(len(CELEBAMASK.components))):
+            raise InputError(f"{path} is not a saved FCAM (its classes are not 0 to 17): {advice}")
+        if size.dtype != torch.int64 or size.shape != (2,) or not 0 < size.min() <= size.max() < 10**5:
+            raise InputError(f"{path} is not a saved FCAM (its size is {size.tolist()}): {advice}")
+        return Fcam(path.stem, classes.numpy(), grids, tuple(size.tolist()))

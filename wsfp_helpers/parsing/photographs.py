@@ -82,7 +82,7 @@ def parse_photographs(source: str | Path, out: str | Path, parser: str | Path | 
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: expected a folder for the label maps; choose another")
-    if out.resolve() == photographs[0].parent.resolve():
+    if out.exists() and out.samefile(photographs[0].parent):
         raise InputError(
             f"{out} is the folder of the photographs, which could be overwritten: choose another for --out"
         )
