@@ -147,7 +147,8 @@ def test_networks_are_kept_by_what_they_depend_on(tiny, tmp_path, instant):
 def write_noses(path, tiny, name="fake"):
     """A boxes file with a nose in the middle of every training picture."""
     nose = [Detection((60.0, 60.0, 90.0, 100.0), 0.9, "nose")]
-    records = [BoxRecord(key, (160, 160), name, {"nose": nose}) for key in tiny.faces("train").ids]
+    found = {phrase: [] for phrase in PHRASES} | {"nose": nose}
+    records = [BoxRecord(key, (160, 160), name, found) for key in tiny.faces("train").ids]
     path.write_text("".join(record.line() for record in records))
     return path
 
@@ -163,7 +164,7 @@ def test_a_run_refuses_other_boxes_of_the_same_name(tiny, tmp_path, instant):
 
 @pytest.mark.parametrize("redraw", [False, True])
 def test_boxes_that_lack_pictures_claim_no_folder(tiny, tmp_path, redraw):
-    record = BoxRecord(tiny.faces("train").ids[0], (160, 160), "fake", {})
+    record = BoxRecord(tiny.faces("train").ids[0], (160, 160), "fake", {phrase: [] for phrase in PHRASES})
     (tmp_path / "few.jsonl").write_text(record.line())
     with pytest.raises(InputError, match=rf"few\.jsonl lack {COUNT - 1} of the {COUNT} images"):
         stages.run_train(without_text(tiny), tmp_path / "run", tmp_path / "few.jsonl", redraw=redraw)
@@ -236,7 +237,9 @@ EMBEDDED = {"boxes": None, "profile": plain(profile("embedded"))}
 def test_the_run_of_something_else_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(json.dumps(content))
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(InputError, match=r"config\.json is not that of a run of `wsfp train`"):
+    with pytest.raises(
+        InputError, match=r"config\.json (is not that of a run of `wsfp train`|does not hold a Profile)"
+    ):
         stages.load_run(tmp_path)
 
 

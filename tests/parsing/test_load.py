@@ -146,8 +146,17 @@ BAD_CONFIGS = [
     *[{"colour": "red"}, {"fit": {"steps": 3}}, {"fit": {"steps": 3, "batch": 1, "lr": 0.1, "beta": 1}}],
     *[{"size": "wide"}, {"size": None}, {"size": 1.5}, {"fit": []}, {"fit": None}],
 ]
-OF_LIGHT = [{"width": "wide"}, {"width": None}, {"augment": None}, {"augment": {"wide": "very"}}]
-OF_DEEPLAB = [{"network": 3}, {"scale": [1, 2, 3]}, {"test_scales": 3}, {"test_scales": [1, "a"]}, {"weights": 1}]
+OF_LIGHT = [
+    {key: value} for key in ("size", "width", "stem", "window") for value in (0, -4, 10**5, 10**15, True, 162.5)
+]
+OF_LIGHT += [{"size": 161}, {"window": 81}, {"dropout": 7.0}, {"dropout": float("nan")}, {"stem_dropout": -0.1}]
+OF_LIGHT += [{"copies": -1}, {"rare_copies": 10**9}, {"balance": float("inf")}, {"augment": {"wide": 2}}]
+OF_LIGHT += [{"fit": {"steps": 3, "batch": 1, "lr": 0.1} | change} for change in (
+    {"steps": 0}, {"batch": -1}, {"lr": float("nan")}, {"optimiser": "adam"}, {"save_every": 0}, {"dice": -1}
+)]  # fmt: skip
+OF_LIGHT += [{"width": "wide"}, {"width": None}, {"augment": None}, {"augment": {"wide": "very"}}]
+OF_DEEPLAB = [{"size": 0}, {"crop": -5}, {"size": 10**5}, {"scale": [0, 1]}, {"test_scales": []}, {"test_scales": [0]}]
+OF_DEEPLAB += [{"network": 3}, {"scale": [1, 2, 3]}, {"test_scales": 3}, {"test_scales": [1, "a"]}, {"weights": 1}]
 
 
 def assert_refused(path, trunk, words):
@@ -172,9 +181,6 @@ def test_a_config_edited_by_hand_is_refused(parser, tmp_path, network, kind, con
 @pytest.mark.parametrize(
     ("network", "config"),
     [
-        ("LightParser", {"width": -4}),
-        ("LightParser", {"width": 10**15}),
-        ("LightParser", {"dropout": 7.0}),
         ("resnet38", {"network": "resnet1000"}),
         ("resnet38", {"network": "LightParser"}),
     ],

@@ -11,6 +11,8 @@ import dacite
 from wsfp_helpers.common.errors import InputError
 
 Config = TypeVar("Config")
+LAST_SEED = 99_999_999
+"""The largest seed, small enough for every generator of random numbers that is started with a multiple of it."""
 
 
 def plain(value: object) -> object:
@@ -43,6 +45,15 @@ def read_config(kind: type[Config], content: Any, where: object) -> Config:
         raise InputError(
             f"{where} does not hold a {kind.__name__} ({why}): choose another file, or make it again"
         ) from error
+
+
+def check_range(config: object, **limits: tuple[float, float]) -> None:
+    """Raise :class:`InputError` for a field outside its limits, NaN, or an empty tuple; ``None`` is always inside."""
+    for name, (low, high) in limits.items():
+        value = getattr(config, name)
+        values = value if isinstance(value, tuple) else (value,)
+        if not values or any(each is not None and not low <= each <= high for each in values):
+            raise InputError(f"{name} is {value}: expected {low:,} to {high:,}")
 
 
 def _as_float(value: Any) -> Any:

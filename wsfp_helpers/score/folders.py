@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import existing
-from wsfp_helpers.common.pictures import read_label_map
+from wsfp_helpers.common.pictures import open_picture, read_label_map
 from wsfp_helpers.labels import LAPA, SCHEMES, Scheme, to_lapa
 from wsfp_helpers.palette import palette
 from wsfp_helpers.score.confusion import Scores, evaluate_pairs
@@ -111,7 +110,7 @@ def _pngs(folder: Path, what: str) -> set[str]:
 
 def _other_palette(path: Path, scheme: Scheme) -> bool:
     """Whether an index PNG has other colours than ours; raises :class:`InputError` if it has ours in another order."""
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         if picture.mode != "P":
             return False
         colours = np.array(picture.getpalette("RGB"), int).reshape(-1, 3)[: len(scheme)]

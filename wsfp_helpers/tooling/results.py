@@ -323,5 +323,5 @@ def _digest(content: Mapping) -> str:
 
 def _drawn_from(plot: Path) -> str | None:
     """What :func:`_draw` left in a plot about the rows that it shows."""
-    with Image.open(plot) as picture:
+    with Image.open(plot, formats=["PNG"]) as picture:
         return picture.info.get("Comment")
