@@ -23,7 +23,10 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], **about: objec
     """Write tensors as safetensors, atomically, with ``about`` (JSON values) in the header."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     with atomic_path(path) as part:
-        save_file(tensors, part, metadata={key: json.dumps(plain(value)) for key, value in about.items()})
+        try:
+            save_file(tensors, part, metadata={key: json.dumps(plain(value)) for key, value in about.items()})
+        except SafetensorError as error:  # of a full disk as well
+            raise OSError(str(error)) from error
 
 
 def save_halved(path: str | Path, network: nn.Module, facts: Mapping[str, object]) -> None:
