@@ -185,7 +185,10 @@ def train(
     mix_originals: Annotated[bool, typer.Option(help="CCD: train on the unmasked pictures, too.")] = False,
     seed: Seed = 0,
 ) -> None:
-    """Train the class-token network on pictures and image-level labels: DisFaceRep, or parts of it."""
+    """Train the class-token network on pictures and image-level labels: DisFaceRep, or parts of it.
+
+    The same seed gives the same weights on the same number of threads (OMP_NUM_THREADS; config.json says it).
+    """
     from dataclasses import replace
 
     from wsfp_helpers.profiles import profile as named
@@ -247,7 +250,7 @@ def parser(
     profile: ProfileName = "embedded",
     seed: Seed = 0,
 ) -> None:
-    """Train a face parser on pseudo labels."""
+    """Train a face parser on pseudo labels; the same weights again need the same number of threads, as in train."""
     from wsfp_helpers.profiles import profile as named
     from wsfp_helpers.stages import run_parser
 

@@ -1,6 +1,7 @@
 """Parsers come back from their files; files of anything else are named."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from wsfp_helpers.common.checkpoints import load_strictly, read_about, read_weights, save_halved
 from wsfp_helpers.common.configs import plain
 from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import ASSETS
 from wsfp_helpers.parsing import load
 from wsfp_helpers.parsing.deeplab import DeepLabConfig, DeepLabParser
 from wsfp_helpers.parsing.light import LightDecoder, ParserConfig
@@ -127,6 +129,13 @@ def test_shipped_parsers_say_how_they_were_made(which):
     assert facts["network"] == "LightParser" and facts["targets"] and facts["command"]
     assert SHIPPED_PARSERS[which].stat().st_size < 5e6
     json.dumps(facts)
+
+
+def test_no_shipped_file_names_a_place_of_the_machine_that_made_it():
+    paths = [path for path in ASSETS.iterdir() if path.suffix in (".safetensors", ".json", ".md", ".csv", ".txt")]
+    for path in paths:
+        text = str(read_about(path)) if path.suffix == ".safetensors" else path.read_text(encoding="utf-8")
+        assert not re.search(r"(?<![\w.:/])(/(home|root|work|tmp|Users|mnt)/|[A-Z]:\\)", text), path
 
 
 @pytest.mark.parametrize("which", sorted(SHIPPED_PARSERS))

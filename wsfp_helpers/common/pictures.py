@@ -17,6 +17,8 @@ from wsfp_helpers.common.files import atomic_path, existing_file
 
 # Pillow refuses pictures of twice MAX_IMAGE_PIXELS, and warns of those between: they are read like any other.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Of odd metadata, with a line of Pillow's code: the picture is read, or refused with a sentence of ours.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that are read, whatever a file is called: others of Pillow's start programs (EPS) or hold no photographs."""
