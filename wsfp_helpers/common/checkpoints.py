@@ -167,12 +167,8 @@ def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
     counts = [int(value) for name, value in memory.items() if name.endswith(".step")]
     # The scaler of half precision leaves steps out, which the optimiser does not count.
     counted = not counts or max(counts) == step or (about.get("scaler") and max(counts) < step)
-    if (
-        shapes != wanted
-        or len(memory) != about.get("remembered", len(every))
-        or not counted
-        or min(counts, default=0) < 0
-    ):
+    complete = len(memory) == about.pop("remembered", len(every))
+    if shapes != wanted or not complete or not counted or min(counts, default=0) < 0:
         raise InputError(f"{path} does not hold what the optimiser remembers after step {step}; {advice}")
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in memory.items():
