@@ -12,15 +12,12 @@ from torch import nn
 
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, LAPA, PROMPTS, K
-from wsfp_helpers.method.fcam import FcamConfig
 from wsfp_helpers.method.train import TrainConfig
 from wsfp_helpers.method.vit import MultiClassTokenViT
-from wsfp_helpers.nets.dense import BACKGROUND, DenseModel
 from wsfp_helpers.nets.resnet38 import Block
 from wsfp_helpers.nets.vlm import VisionLanguageModel, WordTokenizer
 from wsfp_helpers.parsing.fit import FitConfig
 from wsfp_helpers.parsing.light import LightDecoder, LightParser, ParserConfig
-from wsfp_helpers.systems.base import Parts
 
 # Centre and radii (y, x) of each part as shares of the picture, of a frontal face in the half that its side names.
 PARTS = {
@@ -154,30 +151,18 @@ CONFIG = TrainConfig(epochs=2, batch_size=4, lr=1e-3, warmup_epochs=1, save_ever
 """A training of six steps on :func:`tiny_faces`."""
 
 
-def tiny_vlm(**vision: object) -> VisionLanguageModel:
-    """A real open_clip model with one layer a tower; ``vision`` changes the image tower."""
-    words = sorted({word for prompt in (*PROMPTS, *BACKGROUND) for word in prompt.split()})
+def tiny_vlm() -> VisionLanguageModel:
+    """A real open_clip model with one layer a tower."""
+    words = sorted({word for prompt in PROMPTS for word in prompt.split()})
     tokenizer = WordTokenizer(words, 16)
     torch.manual_seed(0)
     tower = {"width": 32, "heads": 2, "layers": 1}
     clip = open_clip.CLIP(
         embed_dim=16,
-        vision_cfg={"image_size": 32, "patch_size": 16, "head_width": 16, "width": 32, "layers": 1} | vision,
+        vision_cfg={"image_size": 32, "patch_size": 16, "head_width": 16, "width": 32, "layers": 1},
         text_cfg={"context_length": 16, "vocab_size": tokenizer.size, **tower},
     )
     return VisionLanguageModel("tiny", clip, tokenizer, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-
-
-def tiny_dense(size: int = 64, **vision: object) -> DenseModel:
-    """A frozen image-text model of three blocks that takes pictures, with a grid of 4 x 4 (for ``size=64``)."""
-    tower = {"image_size": 64, "head_width": 32, "width": 64, "layers": 3}
-    return DenseModel(tiny_vlm(**tower | vision), size, BACKGROUND)
-
-
-def tiny_parts() -> Parts:
-    """Parts of a world of pictures; a training on :func:`tiny_faces` has six steps."""
-    fcam = FcamConfig(scales=(1.0,), variant="patch", affinity=False)
-    return Parts(tiny_vit, lambda _, speed, seed: tiny_vit(seed), tiny_vlm(), tiny_dense, fcam, batch=4, epochs=2)
 
 
 def tiny_faces(n: int = 12, size: int = 64) -> WeakFaces:

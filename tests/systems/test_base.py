@@ -1,93 +1,63 @@
-"""What the systems share: one form for what they find, and batches that depend on seed and step alone."""
+"""What systems share: labels from scores, batches, names."""
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from fixtures import tiny_faces, tiny_parts
+from dense_models import dense_parts, tiny_dense
+from fixtures import tiny_faces
 
-from wsfp_helpers.common.machine import device
-from wsfp_helpers.systems.base import Batches, Found, found_by, found_in_probabilities, in_order, schedule
-
-
-def inputs(pictures):
-    return torch.stack([torch.from_numpy(pictures[i]).float().mean((0, 1)) for i in range(len(pictures))])
-
-
-def test_label_is_the_strongest_score_after_enlargement():
-    rng = np.random.default_rng(0)
-    scores, back = (torch.from_numpy(rng.random(shape, np.float32)) for shape in ((2, 4, 5), (4, 5)))
-    label = Found("a", np.array([3, 17]), scores, back, (9, 11)).label()
-    assert label.dtype == np.uint8 and label.shape == (9, 11) and set(np.unique(label)) == {0, 4, 18}
-    each = [F.interpolate(x[None, None], (9, 11), mode="bilinear")[0, 0] for x in (back, *scores)]
-    for y, x in np.ndindex(9, 11):
-        assert label[y, x] == [0, 4, 18][int(np.argmax([channel[y, x] for channel in each]))]
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.method.fcam import Fcam
+from wsfp_helpers.method.pseudo import pseudo_label
+from wsfp_helpers.systems.base import Batches, Found, found_in_fcam, found_in_probabilities
+from wsfp_helpers.systems.every import SYSTEMS, find_system, make_system
 
 
-def test_label_without_components_is_background():
-    found = Found("a", np.zeros(0, np.int64), torch.zeros(0, 4, 4), torch.zeros(4, 4), (6, 6))
-    assert not found.label().any()
+def test_the_strongest_score_counts_and_the_background_may_win():
+    scores = torch.tensor([[[0.9, 0.1], [0.2, 0.2]], [[0.1, 0.8], [0.1, 0.3]]])
+    found = Found("x", np.array([2, 16]), scores, torch.full((2, 2), 0.25), (2, 2))
+    assert found.label().tolist() == [[3, 17], [0, 17]]
 
 
-def test_absent_components_are_removed_and_the_background_stays():
-    probabilities = torch.rand(19, 4, 4)
+def test_a_map_against_theta_is_the_pseudo_label():
+    torch.manual_seed(0)
+    fcam = Fcam("x", np.array([0, 4, 9]), (torch.rand(3, 5, 5), torch.rand(3, 3, 3)), (20, 20))
+    assert (found_in_fcam(fcam, 0.6).label() == pseudo_label(fcam, 0.6)).all()
+
+
+def test_absent_classes_are_taken_out_of_probabilities():
+    probabilities = torch.zeros(19, 2, 2)
+    probabilities[3], probabilities[5], probabilities[0] = 0.5, 0.3, 0.2
     labels = torch.zeros(18)
-    labels[[2, 9]] = 1
-    found = found_in_probabilities("a", probabilities, labels, (8, 8))
-    assert found.classes.tolist() == [2, 9]
-    assert torch.equal(found.scores, probabilities[[3, 10]]) and torch.equal(found.background, probabilities[0])
+    labels[4] = 1
+    found = found_in_probabilities("x", probabilities, labels, (2, 2))
+    assert found.classes.tolist() == [4] and (found.label() == 5).all()
 
 
-def test_every_picture_comes_once_an_epoch_in_an_order_of_seed_and_step():
+def test_every_picture_comes_once_an_epoch_and_a_step_is_the_same_again():
     faces = tiny_faces()
-    batches, again = Batches(faces, inputs, 4, 16, seed=1), Batches(faces, inputs, 4, 16, seed=1)
-    assert batches.per_epoch == 3
-    for epoch in range(3):
-        seen = np.concatenate([batches(3 * epoch + step).index for step in range(3)])
-        assert sorted(seen) == list(range(12))
-    assert np.array_equal(again(7).index, batches(7).index)  # asked out of turn
-    orders = [tuple(np.concatenate([each(s).index for s in (0, 1, 2)])) for each in (batches, Batches(faces, inputs, 4, 16, 2))]
-    assert orders[0] != orders[1] and orders[0] != tuple(np.concatenate([batches(s).index for s in (3, 4, 5)]))
+    batches = Batches(faces, tiny_dense().inputs, 4, 8, seed=3)
+    epoch = [batches(step) for step in range(batches.per_epoch)]
+    seen = np.concatenate([batch.index for batch in epoch])
+    assert len(set(seen)) == len(seen) == 4 * (len(faces) // 4)
+    again = batches(1)
+    assert torch.equal(again.inputs, epoch[1].inputs) and (again.index == epoch[1].index).all()
+    assert (batches(1).labels.numpy() == faces.labels[epoch[1].index]).all()
+    assert (batches(batches.per_epoch).index != epoch[0].index).any()
 
 
-def test_a_batch_has_the_pictures_of_its_index():
-    faces = tiny_faces()
-    batch = Batches(faces, inputs, 4, 64).of(np.array([7, 2]))
-    for row, i in enumerate((7, 2)):
-        expected = torch.from_numpy(faces.image(i)).permute(2, 0, 1) / 255
-        torch.testing.assert_close(batch.pictures[row].cpu(), expected)
-        torch.testing.assert_close(batch.inputs[row].cpu(), expected.mean((1, 2)) * 255, atol=1e-2, rtol=0)
-        assert batch.labels[row].tolist() == faces.labels[i].tolist()
-    assert batch.labels.dtype == torch.float32
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_each_system_tried_as_many_settings(name):
+    system = SYSTEMS[name]
+    assert len(system.tried) == len(set(map(str, system.tried))) == 4
+    assert 0 <= system.chosen < 4
+    fields = vars(system.tried[0])
+    assert set(system.reads) <= set(fields)
+    for settings in system.tried:
+        make_system(name, dense_parts(), settings)
 
 
-def test_a_set_smaller_than_a_batch_is_one_batch():
-    batches = Batches(tiny_faces(3), inputs, 8, 16)
-    assert batches.per_epoch == 1 and len(batches(5).index) == 3
-
-
-def test_in_order_gives_all_pictures_with_their_sizes():
-    faces = tiny_faces(5)
-    pairs = list(in_order(faces, Batches(faces, inputs, 4, 16), 2))
-    assert np.concatenate([batch.index for batch, _ in pairs]).tolist() == [0, 1, 2, 3, 4]
-    assert [size for _, sizes in pairs for size in sizes] == [(64, 64)] * 5
-
-
-def test_found_by_gives_each_picture_its_own_probabilities():
-    faces = tiny_faces(3)
-
-    def probabilities(batch):
-        return (torch.arange(19.0) + 100 * torch.from_numpy(batch.index)[:, None]).to(device())[..., None, None]
-
-    for i, found in enumerate(found_by(faces, Batches(faces, inputs, 4, 16), probabilities, 2)):
-        assert found.id == faces.ids[i] and found.size == (64, 64)
-        assert found.classes.tolist() == faces.labels[i].nonzero()[0].tolist()
-        assert found.scores.flatten().tolist() == (100 * i + 1 + found.classes).tolist()
-        assert found.background.item() == 100 * i
-    assert i == 2
-
-
-def test_a_decoder_takes_the_passes_of_the_profile():
-    batches = Batches(tiny_faces(), inputs, 4, 16)
-    config = schedule(tiny_parts(), batches, 3e-4)
-    assert (config.steps, config.batch, config.lr) == (6, 4, pytest.approx(3e-4))
+def test_an_unknown_system_is_named_with_its_neighbour():
+    with pytest.raises(InputError, match="unknown system 'clipes': did you mean 'clip-es'"):
+        find_system("clipes")
+    assert find_system("CLIP-ES") is SYSTEMS["clip-es"]
