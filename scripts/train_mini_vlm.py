@@ -286,7 +286,7 @@ parts of the *whole* picture's list. No label map was opened, so a caption may n
 out. Left and right are told apart only by pictures that show one side.""",
         data=FACES,
         limits="""\
-Nearly every face has skin, nose, mouth and lips, so nothing tells these words apart. It never saw a faded picture.""",
+Every face has skin, a nose, lips and a neck, so nothing tells these words apart. It never saw a faded picture.""",
     ),
     "mini_clip": dict(
         title="the embedded stand-in of a general CLIP (section 4.3.4)",

@@ -353,7 +353,7 @@ show(figure, alt="Four faces: the paper's label and its student's map, the regio
 # is the network's fault, and the larger decoder of the package repairs it.
 #
 # Not everything is better.  The region labels here have no clothes: 48 faces and one clustering are
-# too few to give clothes a name (with 120, in notebook 05, they have one).  The student copies that, too.  Better
+# too few to give clothes a name (with 160, in notebook 05, they have one).  The student copies that, too.  Better
 # labels have biases of their own.
 #
 # ## New faces, and the upper bound

@@ -53,7 +53,7 @@ class CCDConfig:
         if self.reference not in ("image", "face"):
             raise InputError(f"unknown reference {self.reference!r} of the side test: expected 'image' or 'face'")
         check_range(
-            self, score_threshold=(0, 1), min_area=(0, 1), max_area=(0, 1), max_aspect=(1, 10**6), probability=(0, 1)
+            self, score_threshold=(0, 1), min_area=(0, 1), max_area=(0, 1), max_aspect=(1, 10**12), probability=(0, 1)
         )
 
 
