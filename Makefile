@@ -66,5 +66,5 @@ results: $(STAMP)
 	for what in gradients mirror; do $(BIN)/python scripts/measure_$$what.py docs/results || exit 1; done
 	$(BIN)/python scripts/measure_regions.py steps docs/results
 	$(BIN)/python scripts/measure_regions.py constants docs/results --seeds 0
-	for table in table1 table2; do $(BIN)/wsfp $$table --results docs/results || exit 1; done
+	for what in tune run; do $(BIN)/wsfp systems $$what --results docs/results || exit 1; done
 	$(BIN)/python scripts/train_parsers.py scores --results docs/results

@@ -395,7 +395,7 @@ def options() -> Iterator[Case]:
         yield case(f"{command.split()[0]} --seed -1", f"{command} --seed -1")
     for seeds in ("''", "0;1", "-1", "²", "1.5", "0,,1", "0,x", "100000000000000000000", "٣"):
         yield case(f"--seeds {seeds}", f"ablate vlm --seeds {seeds}")
-        yield case(f"table1 --seeds {seeds}", f"table1 --seeds {seeds}")
+        yield case(f"systems run --seeds {seeds}", f"systems run --seeds {seeds}")
     for shard in ("4/4", "-1/4", "1", "/", "a/b", "0/0", "²/4", "0/-1", "1/2/3", "0/99999999", "''"):
         yield case(f"--shard {shard}", f"ccd --out out --shard {shard}")
     for theta in ("-1", "1.5", "nan", "inf", "x", "''"):

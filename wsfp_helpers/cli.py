@@ -57,6 +57,8 @@ OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pr
 app = typer.Typer(help="Weakly supervised face parsing, step by step.", cls=_Group, **OPTIONS)
 data = typer.Typer(help="Fetch, check and merge data sets.", **OPTIONS)
 app.add_typer(data, name="data")
+systems = typer.Typer(help="The nine systems that the paper compares.", **OPTIONS)
+app.add_typer(systems, name="systems")
 
 ProfileName = Annotated[str, typer.Option("--profile", help="embedded, frl or paper.")]
 Part = Annotated[str, typer.Option(help="Data of the profile: train, val or test.")]
@@ -66,6 +68,7 @@ Seeds = Annotated[str, typer.Option(help="Seeds, with commas between them.")]
 Boxes = Annotated[str, typer.Option(help="Boxes of the training set: boxes.jsonl of wsfp ccd, or shipped.")]
 Work = Annotated[Path | None, typer.Option(help="Folder of the run directories (default: in the cache).")]
 Results = Annotated[Path, typer.Option(help="Folder of the results.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Systems (default: all; wsfp systems list).")]
 Json = Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")]
 
 
@@ -315,39 +318,81 @@ def ablate(
 
     config, numbers = named(profile), _seeds(seeds)
     path = write_table(table, ablate(table, config, boxes, numbers, work), numbers, config, results)
-    typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
+    typer.echo(_page(path))
 
 
-@app.command()
-def table1(
+@systems.command("list")
+def systems_list() -> None:
+    """Name the systems of Tables 1 and 2: paper, supervision, and the settings that val chose."""
+    from wsfp_helpers.systems.every import SYSTEMS
+
+    for name, system in SYSTEMS.items():
+        typer.echo(f"{name:12}{system.supervision:7}{system.paper:34}{system.tried[system.chosen]}")
+
+
+@systems.command("tune")
+def systems_tune(
+    names: Names = None,
+    profile: ProfileName = "embedded",
+    boxes: Boxes = "shipped",
+    work: Work = None,
+    results: Results = Path("results"),
+) -> None:
+    """Score the settings that each system may choose from on val, with seed 0."""
+    from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.tooling.tables import tune
+
+    typer.echo(_page(tune(_systems(names), named(profile), boxes, work, results)))
+
+
+@systems.command("run")
+def systems_run(
+    names: Names = None,
     profile: ProfileName = "embedded",
     seeds: Seeds = "0,1,2",
     boxes: Boxes = "shipped",
     work: Work = None,
     results: Results = Path("results"),
 ) -> None:
-    """Make Table 1: pseudo masks, and parsers trained on them on val and test, beside full supervision."""
-    _table("table1", profile, seeds, boxes, work, results)
+    """Make Tables 1 and 2: pseudo masks of each system, and parsers trained on them, beside full supervision."""
+    from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.tooling.tables import compare
+
+    typer.echo(_page(compare(_systems(names), named(profile), boxes, _seeds(seeds), work, results)))
 
 
-@app.command()
-def table2(
-    profile: ProfileName = "embedded",
-    seeds: Seeds = "0,1,2",
-    boxes: Boxes = "shipped",
-    work: Work = None,
-    results: Results = Path("results"),
+@systems.command("cost")
+def systems_cost(
+    names: Names = None, profile: ProfileName = "embedded", boxes: Boxes = "shipped", results: Results = Path("results")
 ) -> None:
-    """Make Table 2: the parsers of Table 1 on other faces, and on real photographs."""
-    _table("table2", profile, seeds, boxes, work, results)
+    """Make Table 5: parameters, minutes of training, multiply-adds, pictures a second (on an idle machine)."""
+    from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.tooling.cost import table5
+
+    typer.echo(_page(table5(_systems(names), named(profile), boxes, results)))
 
 
-def _table(table: str, name: str, seeds: str, boxes: str, work: Path | None, results: Path) -> None:
-    from wsfp_helpers.profiles import profile
-    from wsfp_helpers.tooling import tables
+@systems.command("add")
+def systems_add(
+    folder: Annotated[Path, typer.Argument(help="Index PNGs of a part of the data, with a card.json.")],
+    profile: ProfileName = "embedded",
+    work: Work = None,
+) -> None:
+    """Score label maps that somebody else made; they stand in the tables of wsfp systems run, marked as imported."""
+    from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.tooling.tables import add_imported
 
-    path = getattr(tables, table)(profile(name), boxes, _seeds(seeds), work, results)
-    typer.echo(path.with_suffix(".md").read_text(encoding="utf-8"))
+    typer.echo(add_imported(folder, named(profile), work).table())
+
+
+def _systems(names: list[str] | None) -> list[str]:
+    from wsfp_helpers.systems.every import SYSTEMS, find_system
+
+    return [find_system(name).title.lower() for name in names] if names else list(SYSTEMS)
+
+
+def _page(path: Path) -> str:
+    return path.with_suffix(".md").read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":  # for accelerate launch -m wsfp_helpers.cli

@@ -18,8 +18,9 @@ from wsfp_helpers.method.fcam import FcamConfig
 from wsfp_helpers.method.train import TrainConfig, preset
 from wsfp_helpers.method.vit import PATCH, MultiClassTokenViT, load_pretrained
 from wsfp_helpers.nets.clip import FLIP_ARCHITECTURE, flip_from_huggingface, open_clip_model
+from wsfp_helpers.nets.dense import FACE_BACKGROUND, DenseModel, mini_flip_dense
 from wsfp_helpers.nets.trunk import FROZEN_BLOCKS
-from wsfp_helpers.nets.vlm import VisionLanguageModel, mini_clip, mini_flip
+from wsfp_helpers.nets.vlm import VisionLanguageModel, mini_clip, mini_flip, mini_flip_labels
 from wsfp_helpers.parsing.deeplab import DeepLabConfig
 from wsfp_helpers.parsing.light import ParserConfig
 
@@ -33,10 +34,18 @@ CLIP, RESNET38 = "weights/CLIP-ViT-B-16-openai.safetensors", "weights/resnet38_a
 VLMS = {
     "mini_flip": mini_flip,
     "mini_clip": mini_clip,
+    "mini_flip_labels": mini_flip_labels,
     "flip": lambda: flip_from_huggingface(require(FLIP)),
     "clip": lambda: open_clip_model(FLIP_ARCHITECTURE, require(CLIP)),
 }
 """Image-text models: the mini ones are shipped, the others are the user's copies."""
+
+DENSE_VLMS = {
+    "mini_flip": mini_flip_dense,
+    "flip": lambda: DenseModel(VLMS["flip"](), 448, FACE_BACKGROUND),
+    "clip": lambda: DenseModel(VLMS["clip"](), 448, FACE_BACKGROUND),
+}
+"""The same models asked about places; the embedded one has a second tower for that."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,12 @@ class Profile:
         if self.vlm not in VLMS:
             raise InputError(f"unknown vision-language model {self.vlm!r}: expected one of {', '.join(VLMS)}")
         return VLMS[self.vlm]()
+
+    def load_dense(self) -> DenseModel:
+        """The image-text model that can be asked about places."""
+        if self.vlm not in DENSE_VLMS:
+            raise InputError(f"{self.vlm!r} cannot be asked about places: expected one of {', '.join(DENSE_VLMS)}")
+        return DENSE_VLMS[self.vlm]()
 
     def __str__(self) -> str:
         return describe(self)

@@ -15,7 +15,8 @@ from accelerate import PartialState
 from PIL import Image
 from tqdm.auto import tqdm
 
-from wsfp_helpers.common.checkpoints import fingerprint
+from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.common.checkpoints import fingerprint, load_strictly, read_weights, save_weights
 from wsfp_helpers.common.configs import check_range, key_of, read_config
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import (
@@ -60,6 +61,9 @@ from wsfp_helpers.parsing.light import LightParser, ParserConfig
 from wsfp_helpers.parsing.zoom import FaceParser
 from wsfp_helpers.profiles import Profile, profile
 from wsfp_helpers.score.confusion import confusions
+from wsfp_helpers.systems.base import Parts, System
+from wsfp_helpers.systems.class_tokens import McTformerPlus
+from wsfp_helpers.systems.every import make_system
 
 SHIPPED = "shipped"
 """In place of a boxes file: the boxes of SynthFaces-19 that come with the package."""
@@ -284,6 +288,75 @@ def accept_all(faces: WeakFaces, boxes: Boxes, config: ccd.CCDConfig | None = No
     check_complete(boxes, faces)
     records, config = (boxes[key] for key in faces.ids), config or ccd.CCDConfig()
     return [ccd.accepted_boxes(record.candidates, record.size, config) for record in records]
+
+
+def open_parts(config: Profile, boxes: str | Path = SHIPPED, work: Path | None = None) -> Parts:
+    """What the compared systems share in a profile; trained class-token networks are kept below ``work``."""
+
+    def trained_vit(disentangled: bool, speed: float, seed: int) -> MultiClassTokenViT:
+        tcd = config.train.tcd if disentangled else None
+        training = replace(config.train, lr=config.train.lr * speed, tcd=tcd, seed=seed)
+        own = replace(config, train=training, ccd=config.ccd if disentangled else None)
+        return load_run(run_keyed(own, boxes, (work or cache_dir()) / "ablate"))[0]
+
+    vlm, train = config.load_vlm(), config.train
+    return Parts(config.model.build, trained_vit, vlm, config.load_dense, config.fcam, train.batch_size, train.epochs)
+
+
+def run_system(
+    name: str, config: Profile, work: Path, boxes: str | Path = SHIPPED, settings: object = None, seed: int = 0
+) -> tuple[System, Path]:
+    """Train a compared system (Tables 1 and 2) and load it, with its run directory below ``work``.
+
+    The directory is named by all that its training depends on; a finished one is read, an interrupted one goes on.
+
+    Raises:
+        InputError: The name is unknown, or the directory holds weights of another system.
+    """
+    system = make_system(name, open_parts(config, boxes, work), settings, seed)
+    opened = {"vlm": lambda: config.load_vlm().clip, "dense": lambda: config.load_dense().vlm.clip}
+    models = {model: fingerprint(opened[model]()) for model in system.models}
+    trained = {key: value for key, value in asdict(system.settings).items() if key not in system.reads}
+    facts = {"system": name, "settings": trained, "profile": config, "boxes": name_boxes(boxes), "models": models}
+    out = work / "systems" / f"{name}-{key_of(facts)}-seed{seed}"
+    with hold_folder(out):
+        path = start_run(out, facts, seed) / MODEL
+        if not path.exists():
+            system.fit(config.faces("train").weak, out)
+            save_weights(path, system.network.state_dict(), system=name)
+            remove_state(out)
+    load_strictly(system.network, read_weights(path), path, f"remove {out} and train {name} again")
+    system.network.eval()
+    return system, out
+
+
+def load_shipped_system(name: str) -> System:
+    """A compared system of the embedded world, trained with seed 0 (card: assets/systems.md).
+
+    MCTformer+ and DisFaceRep are the networks of :func:`load_shipped`; CLIP-ES has none.
+    """
+    system = make_system(name, open_parts(profile("embedded")))
+    if isinstance(system, McTformerPlus):
+        system.network = load_shipped("full" if system.disentangled else "base")
+    elif system.shipped.state_dict():
+        path = ASSETS / f"system_{name}.safetensors"
+        load_strictly(system.shipped, read_weights(path, f"weights of {name}", "restore them"), path, "restore it")
+    system.network.eval()
+    return system
+
+
+def label_faces(system: System, faces: WeakFaces, run: Path) -> Path:
+    """Label maps ``ID.png`` that a system gives for every picture, in a folder of its run directory, which is returned.
+
+    The folder is named by the data and the settings; maps that are there are kept.
+    """
+    out = run / f"labels-{key_of({'data': faces.name, 'settings': system.settings})}"
+    with hold_folder(out):
+        missing = [i for i, key in enumerate(faces.ids) if not (out / f"{key}.png").exists()]
+        found = system.find(faces.subset(missing)) if missing else ()
+        for each in tqdm(found, f"labels, {system.title}", len(missing), leave=False):
+            write_index_png(out / f"{each.id}.png", each.label(), PALETTE)
+    return out
 
 
 def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int = 0) -> Path:

@@ -416,7 +416,7 @@ def stored(name, words, command):
 
 
 stored("parsers", "celeb", "python scripts/train_parsers.py scores")
-stored("table1", "", "wsfp table1")
+stored("table1", "", "wsfp systems run")
 print("the paper, CelebAMask-HQ (other data, other networks): pseudo masks 44.81, val 40.44, test 40.73")
 
 # %% [markdown]

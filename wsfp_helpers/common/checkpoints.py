@@ -133,9 +133,13 @@ def _kind(value: Tensor) -> str:
 def save_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, **about: object) -> None:
     """Write all that a training needs to go on: the ``modules`` by name, the optimiser, and ``about`` as JSON."""
     state = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
-    for index, entry in optimiser.state_dict()["state"].items():
-        state |= {f"optimiser.{index}.{key}": value for key, value in entry.items() if value is not None}
-    save_weights(path, state, **about)
+    memory = {
+        f"optimiser.{index}.{key}": value
+        for index, entry in optimiser.state_dict()["state"].items()
+        for key, value in entry.items()
+        if value is not None
+    }
+    save_weights(path, state | memory, **about, remembered=len(memory))
 
 
 def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, steps: int) -> dict:
@@ -156,12 +160,16 @@ def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
     step = about.get("step")
     if type(step) is not int or not 1 <= step <= steps:
         raise InputError(f"{path} is the state after step {step}: expected one from 1 to {steps}; {advice}")
-    wanted = _remembered_shapes(optimiser)
-    for name in sorted(wanted.keys() | memory.keys()):
-        there, here = (tuple(memory[name].shape) if name in memory else None, wanted.get(name))
-        # The scaler of half precision leaves steps out, which the optimiser does not count.
-        if there != here or (name.endswith(".step") and memory[name] != step and not about.get("scaler")):
-            raise InputError(f"{path} does not hold what the optimiser remembers after step {step} ({name}); {advice}")
+    every = _remembered_shapes(optimiser)
+    known = {name.partition(".")[0] for name in memory}  # a parameter that no loss has reached yet is not remembered
+    wanted = {name: shape for name, shape in every.items() if name.partition(".")[0] in known}
+    shapes = {name: tuple(value.shape) for name, value in memory.items()}
+    counts = [int(value) for name, value in memory.items() if name.endswith(".step")]
+    # The scaler of half precision leaves steps out, which the optimiser does not count.
+    counted = not counts or max(counts) == step or (about.get("scaler") and max(counts) < step)
+    complete = len(memory) == about.pop("remembered", len(every))
+    if shapes != wanted or not complete or not counted or min(counts, default=0) < 0:
+        raise InputError(f"{path} does not hold what the optimiser remembers after step {step}; {advice}")
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in memory.items():
         index, key = name.split(".", 1)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,13 @@ FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that is no image, only part of one, or too large."""
+
+
+class Pictures(Protocol):
+    """A list of pictures ``(H, W, 3)`` uint8, or anything like it that reads them one at a time."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -97,13 +97,13 @@ def background(x: Tensor, p: Tensor) -> Tensor:
 def positive_class(v_cls: Tensor, text: Tensor, labels: Tensor, config: TcdConfig) -> Tensor:
     """Eq. 8: pull each present class token towards its own text."""
     # L_pos^cls = − Σ_k ŷ_k · log sim(v_cls^k, v_txt^k)
-    return _over_components(_attract(F.cosine_similarity(v_cls, text, dim=-1), config), labels, config)
+    return _over_components(attract(F.cosine_similarity(v_cls, text, dim=-1), config), labels, config)
 
 
 def positive_foreground(v_ffc: Tensor, text: Tensor, rendered: Tensor, config: TcdConfig) -> Tensor:
     """Eq. 9: pull what a map cuts out towards the component's own text; only ``rendered`` pairs count."""
     # L_pos^ffc = − Σ_k ŷ_k · log sim(v_ffc^k, v_txt^k)
-    return _over_components(_attract(F.cosine_similarity(v_ffc, text, dim=-1), config), rendered, config)
+    return _over_components(attract(F.cosine_similarity(v_ffc, text, dim=-1), config), rendered, config)
 
 
 def positive(l_cls: Tensor, l_ffc: Tensor, config: TcdConfig) -> Tensor:
@@ -127,7 +127,7 @@ def negative_foreground(v_ffc: Tensor, text: Tensor, rendered: Tensor, config: T
 def negative_background(v_bfc: Tensor, text: Tensor, rendered: Tensor, config: TcdConfig) -> Tensor:
     """Eq. 13: push what is left without a component away from that component's text."""
     # L_neg^bfc = − Σ_k ŷ_k · log(1 − sim(v_bfc^k, v_txt^k))
-    return _over_components(_repel(F.cosine_similarity(v_bfc, text, dim=-1), config), rendered, config)
+    return _over_components(repel(F.cosine_similarity(v_bfc, text, dim=-1), config), rendered, config)
 
 
 def negative(l_cls: Tensor, l_ffc: Tensor, l_bfc: Tensor, config: TcdConfig) -> Tensor:
@@ -148,7 +148,7 @@ def total(l_pos: Tensor, l_neg: Tensor, l_reg: Tensor, config: TcdConfig) -> Ten
     return l_pos + l_neg + config.reg * l_reg
 
 
-def _attract(cosine: Tensor, config: TcdConfig) -> Tensor:
+def attract(cosine: Tensor, config: TcdConfig) -> Tensor:
     """``-log(cosine)``, made finite."""
     if config.sim_mode == "clims":
         return -cosine.clamp(CLIMS_MINIMUM, MAXIMUM).log()
@@ -156,7 +156,7 @@ def _attract(cosine: Tensor, config: TcdConfig) -> Tensor:
     return torch.where(cosine < TANGENT_FROM, tangent, -cosine.clamp(TANGENT_FROM, MAXIMUM).log())
 
 
-def _repel(cosine: Tensor, config: TcdConfig) -> Tensor:
+def repel(cosine: Tensor, config: TcdConfig) -> Tensor:
     """``-log(1 - cosine)``, without a reward below zero."""
     minimum = CLIMS_MINIMUM if config.sim_mode == "clims" else 0.0
     return -(1 - cosine.clamp(minimum, MAXIMUM)).log()
@@ -167,7 +167,7 @@ def _repel_others(v: Tensor, text: Tensor, present: Tensor, config: TcdConfig) -
     cosines = F.normalize(v, dim=-1) @ F.normalize(text, dim=-1).T  # (B, K, K)
     others = ~torch.eye(len(text), dtype=torch.bool, device=text.device)
     others = others & present.bool()[:, None, :] if config.negatives == "present" else others.expand_as(cosines)
-    terms = (_repel(cosines, config) * others).sum(-1)
+    terms = (repel(cosines, config) * others).sum(-1)
     return terms / others.sum(-1).clamp(min=1) if config.reduction == "mean" else terms
 
 
@@ -183,14 +183,14 @@ def soft_margin(logits: Tensor, labels: Tensor) -> Tensor:
     return F.multilabel_soft_margin_loss(logits, labels.to(logits.dtype))
 
 
-def class_token_contrast(class_tokens: Tensor, labels: Tensor) -> Tensor:
+def class_token_contrast(class_tokens: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
     """Base loss: each of the class tokens ``(L, B, K, d)`` should be nearest to itself (docs/design.md, 1.4).
 
-    Cross-entropy over the K x K cosines, no temperature, averaged over the present classes of a picture, layers and
-    pictures; absent classes are negatives only.
+    Cross-entropy over the K x K cosines (MCTformer+ has no temperature, MoRe has), averaged over the present classes
+    of a picture, layers and pictures; absent classes are negatives only.
     """
     unit = F.normalize(class_tokens.float(), dim=-1)
-    cosines = unit @ unit.transpose(-1, -2)
+    cosines = unit @ unit.transpose(-1, -2) / temperature
     rows = cosines.logsumexp(-1) - cosines.diagonal(dim1=-2, dim2=-1)
     present = labels.to(rows.dtype)
     return ((rows * present).sum(-1) / present.sum(-1).clamp(min=1)).mean()

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wsfp_helpers.common.checkpoints import read_weights
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.pictures import normalise, resize, to_tensor
+from wsfp_helpers.common.pictures import Pictures, normalise, resize, to_tensor
 from wsfp_helpers.labels import K
 from wsfp_helpers.nets.trunk import WEIGHTS, features, later_blocks, load_trunk
 
@@ -42,6 +42,8 @@ class ClassTokenOutput:
     """``(B, K)``, the mean over the channels of the last class tokens."""
     patch_logits: Tensor
     """``(B, K)``, the pooled patch map (:func:`gwrp`)."""
+    patch_tokens: Tensor
+    """F_pat, what the patch head reads, ``(B, N, d)``."""
     class_attention: Tensor | None = None
     """``(B, K, h, w)`` from class tokens to patches; only with ``attention=True``."""
     affinity: Tensor | None = None
@@ -76,7 +78,7 @@ def patch_attention(patch_map: Tensor) -> Tensor:
 
 
 class MultiClassTokenViT(nn.Module):
-    """Table 5: the network whose size it gives, a ViT with K class tokens (section 3.2).
+    """The network whose size Table 5 gives, a ViT with K class tokens (section 3.2).
 
     Args:
         num_classes: K.
@@ -143,9 +145,8 @@ class MultiClassTokenViT(nn.Module):
             tokens.append(x[:, :k] * self.enlarge)
         x = x * self.enlarge
         patch_map = self.patch_head(x[:, k:].transpose(1, 2).unflatten(2, (h, w)))
-        output = ClassTokenOutput(
-            torch.stack(tokens), patch_map, tokens[-1].mean(-1), gwrp(patch_map, self.gwrp_decay ** (784 / (h * w)))
-        )
+        patch_logits = gwrp(patch_map, self.gwrp_decay ** (784 / (h * w)))
+        output = ClassTokenOutput(torch.stack(tokens), patch_map, tokens[-1].mean(-1), patch_logits, x[:, k:])
         if attention:
             last = weights[-(attention_layers or len(weights)) :]
             to_classes = torch.stack([weight[:, :k, k:] for weight in last]).mean(0)
@@ -166,13 +167,6 @@ def gwrp(patch_map: Tensor, decay: float) -> Tensor:
     scores = patch_map.flatten(2).sort(-1, descending=True).values
     weights = decay ** torch.arange(scores.shape[-1], device=scores.device, dtype=torch.float32)
     return (scores * weights).sum(-1) / weights.sum()
-
-
-class Pictures(Protocol):
-    """A list of pictures ``(H, W, 3)`` uint8, or anything like it that reads them one at a time."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> np.ndarray: ...
 
 
 def vit_inputs(vit: MultiClassTokenViT, pictures: Pictures, size: int | None = None) -> Tensor:

@@ -122,8 +122,13 @@ class WordTokenizer:
 
 
 def mini_flip() -> VisionLanguageModel:
-    """The embedded stand-in of FLIP, trained by ``scripts/train_mini_flip.py`` (model card: assets/mini_flip.md)."""
+    """The embedded stand-in of FLIP, trained by ``scripts/train_mini_vlm.py`` (model card: assets/mini_flip.md)."""
     return embedded_model("mini_flip")
+
+
+def mini_flip_labels() -> VisionLanguageModel:
+    """A mini-FLIP whose captions come from image-level labels (model card: assets/mini_flip_labels.md)."""
+    return embedded_model("mini_flip_labels")
 
 
 def mini_clip() -> VisionLanguageModel:
@@ -162,6 +167,13 @@ def fold_batch_norms(tower: nn.Module) -> None:
                 setattr(parent, name, nn.Identity())
             before = (name, child)
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stub lacks it
+
+
+def trunk_clip(config: Mapping, width: int) -> nn.Module:
+    """open_clip's ``CLIP`` of a ``config`` whose image tower takes tokens ``(B, width, h, w)`` in place of pixels."""
+    clip = open_clip.CLIP(**config)
+    clip.visual.conv1 = nn.Conv2d(width, clip.visual.conv1.out_channels, 1, bias=False)
+    return clip
 
 
 def build_clip(name: str, config: Mapping, state: Mapping[str, Tensor], path: object) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Training any network that gives one score a class and pixel: loss, schedule, and a loop that survives a kill."""
+"""Training: a loop that survives a kill, and for networks that give one score a class and pixel, the loss."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from wsfp_helpers.common.accelerator import new_accelerator
 from wsfp_helpers.common.checkpoints import restore_state, save_state
 from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.machine import device
 from wsfp_helpers.common.runs import append_metrics, read_metrics
 from wsfp_helpers.labels import CELEBAMASK, IGNORE
 
@@ -104,11 +105,7 @@ def fit(
     folder: str | Path | None = None,
     desc: str = "training",
 ) -> list[float]:
-    """Train ``network`` in place.
-
-    With ``folder`` every step is a line of its ``metrics.jsonl``, and the state is kept there every
-    ``config.save_every`` steps and at the end: an interrupted training goes on from it to the same result, and a
-    finished one ends at once, until the caller has saved its result and calls :func:`remove_state`.
+    """Train ``network`` in place to give the target of each pixel; see :func:`optimise`.
 
     Args:
         network: From inputs to class scores ``(B, C, h, w)``.
@@ -118,6 +115,44 @@ def fit(
         seed: Of what is random in the network.
         folder: Run directory.
         desc: Words of the progress bar.
+
+    Returns:
+        The loss of every step.
+    """
+    where = device()
+
+    def loss_at(wrapped: nn.Module, step: int) -> Tensor:
+        inputs, target = batch_at(step)
+        scores = wrapped(*(value.to(where) for value in inputs))
+        return segmentation_loss(scores, target.to(where), None if weight is None else weight.to(where), config.dice)
+
+    return optimise(network, loss_at, config, seed=seed, folder=folder, desc=desc)
+
+
+def optimise(
+    network: nn.Module,
+    loss_at: Callable[[nn.Module, int], Tensor],
+    config: FitConfig,
+    *,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    desc: str = "training",
+    after_step: Callable[[int], None] = lambda step: None,
+) -> list[float]:
+    """Minimise the loss of each step by the parameters of ``network`` that require a gradient.
+
+    With ``folder`` every step is a line of its ``metrics.jsonl``, and the state is kept there every
+    ``config.save_every`` steps and at the end: an interrupted training goes on from it to the same result, and a
+    finished one ends at once, until the caller has saved its result and calls :func:`remove_state`.
+
+    Args:
+        network: Trained in place; what a training has to remember beside weights is a buffer of it.
+        loss_at: Gives the loss of a step from the network, as accelerate wrapped it, and the step.
+        config: The settings; ``batch`` and ``dice`` are not read here.
+        seed: The generators start from it and the step, at every step.
+        folder: Run directory.
+        desc: Words of the progress bar.
+        after_step: Called with the step when the weights have changed, for a moving average of them.
 
     Returns:
         The loss of every step.
@@ -133,7 +168,6 @@ def fit(
         optimiser = torch.optim.SGD(parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay)
     losses = [] if folder is None else _resume(Path(folder), network, optimiser, config.steps)
     wrapped, optimiser = accelerator.prepare(network, optimiser)
-    weight = weight.to(accelerator.device) if weight is not None else None
     rates = [group["lr"] * group["factor"] for group in parameters]
     wrapped.train()
     bar = tqdm(range(len(losses), config.steps), desc=desc, initial=len(losses), total=config.steps, leave=False)
@@ -142,13 +176,12 @@ def fit(
         factor = poly(step, config.steps, config.power, config.warmup)
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        inputs, target = batch_at(step)
-        scores = wrapped(*(value.to(accelerator.device) for value in inputs))
-        loss = segmentation_loss(scores, target.to(accelerator.device), weight, config.dice)
+        loss = loss_at(wrapped, step)
         optimiser.zero_grad()
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(wrapped.parameters(), 5.0)
         optimiser.step()
+        after_step(step)
         losses.append(loss.item())
         if not np.isfinite(losses[-1]):
             raise InputError(f"the loss is {losses[-1]} at step {step}: lower the learning rate (now {config.lr})")

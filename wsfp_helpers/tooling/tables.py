@@ -1,160 +1,239 @@
-"""Tables 1 and 2 of the paper in the embedded world: parsers trained on each method's pseudo labels, on every test set.
+"""Tables 1 and 2 of the paper in the embedded world: nine systems, and a parser trained on the labels of each.
 
-A parser is trained once for a method and a seed; tables share them, and a killed table goes on where it was.  The upper
-bound stands beside: the same parser, trained with the rendered masks, with the first seed only.
+A system and a parser are trained once for a seed; tables share them, and a killed command goes on where it was.  The
+upper bound stands beside: the same parser, trained with the rendered masks, with the first seed only.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import kendalltau
 
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.configs import key_of
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import sha256_of, write_array
-from wsfp_helpers.common.machine import device
+from wsfp_helpers.common.files import sha256_of, write_array, write_json
+from wsfp_helpers.common.pictures import resize_label_map
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.frl import find_frl_london
-from wsfp_helpers.labels import LAPA, to_lapa_table
-from wsfp_helpers.method.fcam import extract_to_folder
-from wsfp_helpers.method.pseudo import read_targets, write_pseudo_labels
+from wsfp_helpers.labels import CELEBAMASK, LAPA, to_lapa_table
+from wsfp_helpers.method.pseudo import read_targets
 from wsfp_helpers.parsing.augment import WITH_MASKS
 from wsfp_helpers.parsing.light import ParserConfig
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.profiles import Profile, Source
-from wsfp_helpers.score.confusion import confusions, map_matrices
-from wsfp_helpers.score.pseudo_labels import pair_labels
-from wsfp_helpers.stages import load_run, run_keyed, score_parser, train_parser
-from wsfp_helpers.tooling.ablate import Row
-from wsfp_helpers.tooling.results import group_rows, scored_rows, write_results
+from wsfp_helpers.score.confusion import Scores, confusion, confusions, map_matrices, pooled
+from wsfp_helpers.score.pseudo_labels import pair_labels, score_pseudo_labels
+from wsfp_helpers.stages import label_faces, run_system, score_parser, train_parser
+from wsfp_helpers.systems.every import SYSTEMS, find_system
+from wsfp_helpers.systems.imported import CARD, read_card, read_maps
+from wsfp_helpers.tooling.results import HIGH, LOW, group_rows, row, scored_rows, scores_row, write_results
 
-BASELINE, FULL, SUPERVISED = "MCTformer+ (baseline)", "DisFaceRep (CCD + TCD)", "full supervision"
-METHODS = (BASELINE, FULL, SUPERVISED)
+SUPERVISED = "full supervision"
+PUBLISHED = {
+    "mctformer+": (29.89, 25.73, 25.88), "seco": (35.03, 24.31, 24.64), "more": (20.03, 7.92, 8.23),
+    "clims": (17.71, 15.06, 14.72), "clip-es": (24.57, 26.89, 27.48), "weakclip": (21.78, 20.07, 19.74),
+    "weclip": (22.67, 19.73, 20.37), "weclip+": (18.55, 18.18, 18.29), "disfacerep": (44.81, 40.44, 40.73),
+}  # fmt: skip
+"""Table 1 of the paper: pseudo masks, val and test of CelebAMask-HQ, in percent."""
+IMPORTED = "systems/imported"
+COLUMNS = ("pseudo masks", "val", "test")
 
 
-def table1(
-    config: Profile,
-    boxes: str | Path,
-    seeds: Sequence[int],
-    work: Path | None,
-    results: Path,
-) -> Path:
-    """Table 1: mean F1 of the pseudo masks, and of the parsers on val and test; returns the results file.
+def tune(names: Sequence[str], config: Profile, boxes: str | Path, work: Path | None, results: Path) -> Path:
+    """Score the settings that each system tried on ``val``, with seed 0; returns the results file ``systems_val``.
 
     Args:
-        config: A profile with the light parser.
+        names: Systems (:data:`wsfp_helpers.systems.every.SYSTEMS`).
+        config: The profile.
         boxes: Boxes of the training set.
-        seeds: One training of every method each.
-        work: Folder of networks, pseudo labels, parsers and matrices (default: the cache).
+        work: Folder of the run directories (default: the cache).
         results: Folder of the results file and its page.
     """
-    study = Study(config, boxes, work)
-    rows = []
-    for method in (BASELINE, FULL):
-        masks = np.stack([study.masks(method, seed) for seed in seeds])
-        rows += scored_rows(f"{method}: pseudo masks", masks)
-    for method in METHODS:
-        for part in ("val", "test"):
-            faces = config.faces(part)
-            rows += scored_rows(f"{method}: {part}", study.matrices(method, seeds, faces), scored=faces.scored)
-    return write_results("table1", study.command("table1", seeds), rows, results)
+    faces, rows = config.faces("val"), []
+    for name in names:
+        for number, settings in enumerate(find_system(name).tried):
+            system, out = run_system(name, config, work or cache_dir(), boxes, settings)
+            scores = score_pseudo_labels(label_faces(system, faces.weak, out), faces)
+            rows.append(scores_row(f"{system.title}, {number}: {settings}", [scores]) | {"per_class": {}})
+            print(f"{rows[-1]['name']}  mean F1 {scores.mean_f1:.1f}", flush=True)
+    return write_results("systems_val", _command("tune", names, config, [0]), rows, results)
 
 
-def table2(
-    config: Profile,
-    boxes: str | Path,
-    seeds: Sequence[int],
-    work: Path | None,
-    results: Path,
+def compare(
+    names: Sequence[str], config: Profile, boxes: str | Path, seeds: Sequence[int], work: Path | None, results: Path
 ) -> Path:
-    """Table 2: the parsers of Table 1 on LaPa-like and Helen-like faces (11 classes) and on real photographs.
+    """Make Tables 1 and 2 of all systems, with all seeds; returns the results file ``table1``.
 
-    19 classes become 11 by place; in LaPa, ears count as skin.  FRL London is left out where there is no copy.  The
-    results file ``groups`` is written as well: mean F1 by group on celeb/test and on FRL London.  Arguments as
-    :func:`table1`.
+    ``table1`` has the mean F1 of the pseudo masks of all training faces and of the parsers on val and test, and how far
+    the order of the systems is that of the paper; ``table2`` the parsers on LaPa-like and Helen-like faces (19 classes
+    become 11 by place; in LaPa, ears count as skin) and on real photographs, where there is a copy of FRL London;
+    ``groups`` the mean F1 by group of the paper's method, its baseline and full supervision.  Arguments as
+    :func:`tune`.
     """
-    study = Study(config, boxes, work)
-    eleven = {
-        "LaPa-like": (Source("synthfaces", "lapa/test").open(), to_lapa_table(ears_to_skin=True)),
-        "Helen-like": (Source("synthfaces", "helen/test").open(), to_lapa_table()),
-    }
-    grouped = {"SynthFaces test": Source("synthfaces", "celeb/test").open()}
-    if find_frl_london() is not None:
-        grouped["FRL London"] = Source("frl-london").open()
-    rows, groups = [], []
-    for method in METHODS:
-        for name, (faces, table) in eleven.items():
-            matrices = map_matrices(study.matrices(method, seeds, faces), table, len(LAPA))
-            rows += scored_rows(f"{method}: {name}", matrices, LAPA)
-        for name, faces in grouped.items():
-            matrices = study.matrices(method, seeds, faces)
-            groups += group_rows(f"{method}, {name}", matrices, faces.groups, scored=faces.scored)
-            if not faces.weak.framed:
-                rows += scored_rows(f"{method}: {name} (real)", matrices, scored=faces.scored)
-    write_results("groups", study.command("table2", seeds), groups, results)
-    return write_results("table2", study.command("table2", seeds), rows, results)
+    study, command = Study(config, boxes, seeds, work), _command("run", names, config, seeds)
+    every = [*names, SUPERVISED]
+    first = {name: study.table1(name) for name in every}  # the longest part comes first
+    write_results("table2", command, [line for name in every for line in study.table2(name)], results)
+    grouped = [name for name in every if name in ("mctformer+", "disfacerep", SUPERVISED)]
+    write_results("groups", command, [line for name in grouped for line in study.groups(name)], results)
+    rows = [line for name in every for line in first[name]] + _imported(config, work) + _order(first)
+    return write_results("table1", command, rows, results)
+
+
+def add_imported(folder: str | Path, config: Profile, work: Path | None = None) -> Scores:
+    """Score a folder of label maps with a card, and keep the scores for :func:`compare`, whose row says *imported*.
+
+    Raises:
+        InputError: There is no card, or the maps are not what it says.
+    """
+    card = read_card(folder)
+    faces = config.faces(card.part)
+    truths = (faces.label_map(i) for i in range(len(faces)))
+    matrices = np.stack(
+        [
+            confusion(resize_label_map(found, truth.shape), truth, len(CELEBAMASK))
+            for found, truth in zip(read_maps(folder, faces.weak), truths, strict=True)
+        ]
+    )
+    place = (work or cache_dir()) / IMPORTED / key_of({"card": card, "profile": config.name})
+    write_array(place / "matrices.npy", matrices[None])
+    write_json(place / CARD, asdict(card))
+    return pooled(matrices, scored=faces.scored)
+
+
+def _imported(config: Profile, work: Path | None) -> list[dict[str, object]]:
+    """Rows of Table 1 for the folders that were added."""
+    rows = []
+    for place in sorted((work or cache_dir()).glob(f"{IMPORTED}/*/{CARD}")):
+        card, matrices = read_card(place.parent), np.load(place.with_name("matrices.npy"), allow_pickle=False)
+        column = {"train": COLUMNS[0]}.get(card.part, card.part)
+        name = (
+            f"{card.system} (imported: {card.paper}, commit {card.commit}, {card.weights}, run by {card.by}): {column}"
+        )
+        rows += scored_rows(name, matrices, scored=config.faces(card.part).scored)
+    return rows
+
+
+def _command(verb: str, names: Sequence[str], config: Profile, seeds: Sequence[int]) -> str:
+    listed = "" if list(names) == list(SYSTEMS) else f" {' '.join(names)}"
+    drawn = f" --seeds {','.join(map(str, seeds))}" if verb == "run" else ""
+    return f"wsfp systems {verb}{listed} --profile {config.name}{drawn}"
+
+
+def _order(first: Mapping[str, Sequence[Mapping]]) -> list[dict[str, object]]:
+    """Kendall's tau between the order of the systems in a column of Table 1 here, seed by seed, and in the paper.
+
+    The interval is that of the mean over the seeds when the systems are drawn again.
+    """
+    names, rows = [name for name in PUBLISHED if name in first], []
+    for place, column in enumerate(COLUMNS if len(names) > 2 else ()):
+        paper = np.array([PUBLISHED[name][place] for name in names])
+        lines = [next(r for r in first[name] if r["name"].endswith(f": {column}")) for name in names]
+        ours = np.array([line["seeds"] for line in lines])  # (systems, seeds)
+
+        def tau(chosen: np.ndarray, paper: np.ndarray = paper, ours: np.ndarray = ours) -> float:
+            return float(np.mean([kendalltau(paper[chosen], seed[chosen]).statistic for seed in ours.T]))
+
+        name, rng = f"order as in the paper: {column}", np.random.default_rng(0)
+        drawn = [tau(rng.integers(0, len(names), len(names))) for _ in range(1000)]
+        rows.append(row(name, "kendall_tau", "-1 to 1", [kendalltau(paper, seed).statistic for seed in ours.T]))
+        rows += [
+            row(name + end, "kendall_tau", "-1 to 1", [float(np.nanpercentile(drawn, percent))])
+            for end, percent in ((LOW, 2.5), (HIGH, 97.5))
+        ]
+    return rows
 
 
 class Study:
-    """Networks (``ablate/``), pseudo labels, parsers and scores (``tables/``) below a folder (default: the cache)."""
+    """Systems (``systems/``), their labels, parsers and scores (``tables/``) below a folder (default: the cache)."""
 
-    def __init__(self, config: Profile, boxes: str | Path, work: Path | None = None) -> None:
+    def __init__(self, config: Profile, boxes: str | Path, seeds: Sequence[int], work: Path | None = None) -> None:
         if not isinstance(config.parser, ParserConfig):
             raise InputError(
                 f"tables 1 and 2 train the light parser many times, {config.name} has another: use embedded"
             )
-        self.config, self.boxes, self.settings = config, boxes, config.parser
-        self.folder, self.ablations = ((work or cache_dir()) / part for part in ("tables", "ablate"))
-        self.rows = {BASELINE: Row("Base.", ccd=False), FULL: Row("Base. + CCD + TCD", tcd=config.train.tcd)}
+        self.config, self.boxes, self.seeds, self.settings = config, boxes, seeds, config.parser
+        self.work = work or cache_dir()
 
-    def command(self, table: str, seeds: Sequence[int]) -> str:
-        """What a reader types to get the numbers again."""
-        return f"wsfp {table} --profile {self.config.name} --seeds {','.join(map(str, seeds))}"
+    def table1(self, name: str) -> list[dict[str, object]]:
+        """Table 1: the rows of one system, or of full supervision, which has no pseudo masks."""
+        rows = []
+        if name != SUPERVISED:
+            rows += scored_rows(f"{_title(name)}: pseudo masks", np.stack([self.masks(name, s) for s in self.seeds]))
+        for part in ("val", "test"):
+            faces = self.config.faces(part)
+            rows += scored_rows(f"{_title(name)}: {part}", self.matrices(name, faces), scored=faces.scored)
+        return rows
 
-    def labels(self, method: str, seed: int) -> Path:
+    def table2(self, name: str) -> list[dict[str, object]]:
+        """Table 2: the rows of one system, or of full supervision, on other faces."""
+        rows = []
+        for what, split, table in (
+            ("LaPa-like", "lapa/test", to_lapa_table(ears_to_skin=True)), ("Helen-like", "helen/test", to_lapa_table()),
+        ):  # fmt: skip
+            matrices = map_matrices(self.matrices(name, Source("synthfaces", split).open()), table, len(LAPA))
+            rows += scored_rows(f"{_title(name)}: {what}", matrices, LAPA)
+        if find_frl_london() is not None:
+            faces = Source("frl-london").open()
+            rows += scored_rows(f"{_title(name)}: FRL London (real)", self.matrices(name, faces), scored=faces.scored)
+        return rows
+
+    def groups(self, name: str) -> list[dict[str, object]]:
+        """Rows of one system, or of full supervision, by group of people."""
+        sets = {"SynthFaces test": Source("synthfaces", "celeb/test").open()}
+        if find_frl_london() is not None:
+            sets["FRL London"] = Source("frl-london").open()
+        rows = []
+        for what, faces in sets.items():
+            matrices = self.matrices(name, faces)
+            rows += group_rows(f"{_title(name)}, {what}", matrices, faces.groups, scored=faces.scored)
+        return rows
+
+    def labels(self, name: str, seed: int) -> Path:
         """Pseudo labels of the whole training set."""
-        config = self.config
-        run = run_keyed(self.rows[method].change(config, seed), self.boxes, self.ablations)
-        vit, _ = load_run(run)
-        place = self.folder / f"{run.name}-{key_of({'fcam': config.fcam, 'theta': config.theta})}"
-        fcams = extract_to_folder(vit.to(device()), config.faces("train").weak, place / "fcams", config.fcam)
-        return write_pseudo_labels(fcams, place / "labels", config.theta)
+        system, out = run_system(name, self.config, self.work, self.boxes, seed=seed)
+        return label_faces(system, self.config.faces("train").weak, out)
 
-    def masks(self, method: str, seed: int) -> np.ndarray:
+    def masks(self, name: str, seed: int) -> np.ndarray:
         """Confusion matrices ``(n, 19, 19)`` of the pseudo labels, for the report only."""
-        return confusions(pair_labels(self.labels(method, seed), self.config.faces("train")))
+        return confusions(pair_labels(self.labels(name, seed), self.config.faces("train")))
 
-    def parser(self, method: str, seed: int) -> Path:
-        """File of the parser of a method.
+    def parser(self, name: str, seed: int) -> Path:
+        """File of the parser of a system.
 
         All parsers see the same augmented copies of the pictures, so their features are computed once.
         """
         faces, settings = self.config.faces("train"), self.settings
-        if method == SUPERVISED:
-            settings, source = replace(settings, augment=WITH_MASKS), "rendered masks"
+        if name == SUPERVISED:
+            settings, source = replace(settings, augment=WITH_MASKS), "rendered-masks"
             target: Callable[[int], np.ndarray] = faces.label_map
         else:
-            labels = self.labels(method, seed)
-            source, target = labels.parent.name, read_targets(labels, faces.weak)
-        folder = self.folder / f"parser-{source.replace(' ', '-')}-seed{seed}"
-        return train_parser(settings, faces.weak, target, folder, {"targets": source}, seed, f"{method}, seed {seed}")
+            labels = self.labels(name, seed)
+            source, target = f"{labels.parent.name}-{labels.name}", read_targets(labels, faces.weak)
+        folder = self.work / "tables" / f"parser-{source}-seed{seed}"
+        return train_parser(settings, faces.weak, target, folder, {"targets": source}, seed, f"{name}, seed {seed}")
 
-    def matrices(self, method: str, seeds: Sequence[int], faces: Faces) -> np.ndarray:
-        """Confusion matrices ``(S, n, 19, 19)`` of a method's parsers on a test set, one a seed and picture.
+    def matrices(self, name: str, faces: Faces) -> np.ndarray:
+        """Confusion matrices ``(S, n, 19, 19)`` of a system's parsers on a test set, one a seed and picture.
 
         Full supervision, the upper bound, has the first seed only.  They are kept beside the parser and found again by
         its content, the set and the way of looking.
         """
         result = []
-        for seed in seeds[:1] if method == SUPERVISED else seeds:
-            path = self.parser(method, seed)
+        for seed in self.seeds[:1] if name == SUPERVISED else self.seeds:
+            path = self.parser(name, seed)
             key = sha256_of(path)[:12]
-            name = faces.name.lower().replace(" ", "-").replace("/", "-")
+            data = faces.name.lower().replace(" ", "-").replace("/", "-")
             way = "framed" if faces.weak.framed else "zoomed"
-            known = path.parent / f"matrices-{name}-{len(faces)}-{way}-{key}.npy"
+            known = path.parent / f"matrices-{data}-{len(faces)}-{way}-{key}.npy"
             if not known.exists():
-                write_array(known, score_parser(load_parser(path), faces, f"{method}, seed {seed}"))
+                write_array(known, score_parser(load_parser(path), faces, f"{name}, seed {seed}"))
             result.append(np.load(known, allow_pickle=False))
         return np.stack(result)
+
+
+def _title(name: str) -> str:
+    return name if name == SUPERVISED else find_system(name).title
