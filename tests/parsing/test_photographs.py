@@ -247,10 +247,14 @@ def test_a_call_that_can_read_nothing_leaves_no_folder(folder, tmp_path):
 
 
 class Dies(Grey):
-    """Is interrupted at the fourth photograph."""
+    """Is interrupted when it has seen so many views."""
+
+    def __init__(self, views=6):
+        super().__init__()
+        self.views = views
 
     def parse(self, image):
-        if len(self.seen) >= 6:  # two views of each
+        if len(self.seen) >= self.views:
             raise KeyboardInterrupt
         return super().parse(image)
 
@@ -266,9 +270,11 @@ def test_an_interrupted_call_goes_on_where_it_was(folder, tmp_path, monkeypatch,
         parse_photographs(folder, out, Dies())
     with (out / "unfinished.jsonl").open("ab") as file:
         file.write(half_a_line)
+    with pytest.raises(KeyboardInterrupt):
+        parse_photographs(folder, out, Dies(views=1))
     again = Grey()
     report = parse_photographs(folder, out, again)
-    assert 0 < len(again.seen) < 8 and report.warnings == whole.warnings and "0.png" in report.warnings
+    assert 0 < len(again.seen) < 6 and report.warnings == whole.warnings and "0.png" in report.warnings
     names = sorted(path.relative_to(out) for path in out.rglob("*"))
     assert names == sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*"))
     for name in names:
