@@ -25,8 +25,10 @@ from wsfp_helpers.common.configs import plain
 from wsfp_helpers.common.files import ASSETS, hold_folder
 from wsfp_helpers.common.pictures import write_index_png
 from wsfp_helpers.detect.base import PHRASES
+from wsfp_helpers.labels import CELEBAMASK, LAPA
 from wsfp_helpers.palette import PALETTE
 from wsfp_helpers.profiles import profile
+from wsfp_helpers.score.mistakes import OTHER_ORDER
 
 
 @dataclass(frozen=True)
@@ -458,6 +460,34 @@ def label_maps() -> Iterator[Case]:
         yield case(f"merge: no {name}", "data merge c --out out", partial(_celebamask, name, None))
 
 
+CARD = {
+    "system": "s", "paper": "p", "commit": "c", "weights": "w", "by": "b", "part": "test", "size": [4, 4],
+    "classes": CELEBAMASK.classes,
+}  # fmt: skip
+
+
+def imported() -> Iterator[Case]:
+    """``wsfp systems``: maps of others with their card."""
+    case, command = partial(Case, "imported label maps"), "systems add f"
+    yield case("not there", command)
+    yield case("without a card", command, lambda: os.mkdir("f"))
+    yield case("without maps", command, partial(write, "f/card.json", CARD))
+    for what, content in HARD_TEXTS.items():
+        yield case(f"the card is {what}", command, partial(write, "f/card.json", content))
+    for content in ([], {}, 3, "text", None):
+        yield case(f"the card is {json.dumps(content)}", command, partial(write, "f/card.json", json.dumps(content)))
+    changes = [{"system": 3}, {"part": "all"}, {"part": None}, {"size": [4]}, {"size": [0, 4]}, {"size": [1e9, 4]},
+               {"size": "4x4"}, {"colour": "red"}, {"classes": []}, {"classes": ["skin"]}, {"classes": OTHER_ORDER},
+               {"classes": CELEBAMASK.classes[1:]}, {"classes": LAPA.classes}, {"classes": "skin"}]  # fmt: skip
+    for change in changes:
+        yield case(
+            f"the card has {json.dumps(change)[:60]}", command, partial(write, "f/card.json", json.dumps(CARD | change))
+        )  # fmt: skip
+    for name in ("no", "''", "../x"):
+        yield case(f"systems run {name}", f"systems run {name}")
+        yield case(f"systems tune {name}", f"systems tune {name}")
+
+
 def _celebamask(name: str, content: bytes | None) -> None:
     make_celebamask(Path("c"), merged=True)
     if content is None:
@@ -466,4 +496,4 @@ def _celebamask(name: str, content: bytes | None) -> None:
         write(f"c/{name}", content)
 
 
-CASES = [case for cases in (photographs, parsers, runs, maps, boxes, options, label_maps) for case in cases()]
+CASES = [case for cases in (photographs, parsers, runs, maps, boxes, options, label_maps, imported) for case in cases()]

@@ -5,11 +5,9 @@ exit code 2.
 """
 
 import errno
-import os
 import re
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -52,12 +50,6 @@ class _Group(TyperGroup):
 
 def _stop(sentence: str, code: int) -> NoReturn:
     typer.echo(f"wsfp: {one_line(sentence)}", err=True)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # What could not be written would be tried again at the end, with a traceback.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(code) from None
 
 

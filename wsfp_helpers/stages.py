@@ -367,11 +367,15 @@ def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int =
     """
     faces = config.faces("train").weak
     target = read_targets(labels, faces)
-    facts = {"profile": config.name, "labels": _name_labels(Path(labels), faces)}
+    facts = {"profile": config.name, "labels": _name_labels(Path(labels), faces, Path(out) / CONFIG)}
     return train_parser(config.parser, faces, target, Path(out), facts, seed)
 
 
-def _name_labels(labels: Path, faces: WeakFaces) -> str:
+def _name_labels(labels: Path, faces: WeakFaces, about: Path) -> str:
+    """A digest of the pseudo labels of a set; a run of version 0.1, whose file is ``about``, named their folder."""
+    match read_json(about) if about.exists() else None:
+        case {"config": {"labels": str(old)}} if Path(old).exists() and labels.samefile(old):
+            return old
     digest = hashlib.sha256()
     for key in faces.ids:
         digest.update(f"{key} {sha256_of(labels / f'{key}.png')}\n".encode())

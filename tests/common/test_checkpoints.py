@@ -282,3 +282,13 @@ def test_an_impossible_state_is_refused(tmp_path, tensors, header):
     with pytest.raises(InputError, match=r"s\.safetensors (is the state after|does not hold) .*; take a new run dir"):
         restore_state(tmp_path / "s.safetensors", {"model": model}, again, 5)
     assert not again.state
+
+
+@pytest.mark.parametrize("last", [0, 2])
+def test_a_state_after_the_last_step_is_refused(tmp_path, last):
+    model = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.AdamW(model.parameters())
+    steps(model, optimiser, 3, seed=0)
+    save_state(tmp_path / "s.safetensors", {"model": model}, optimiser, step=3)
+    with pytest.raises(InputError, match=f"is the state after step 3: expected one from 1 to {last}; take a new run"):
+        restore_state(tmp_path / "s.safetensors", {"model": model}, torch.optim.AdamW(model.parameters()), last)

@@ -108,6 +108,15 @@ def test_json_round_trip_with_numpy_values(tmp_path):
     assert "ä" in path.read_text(encoding="utf-8")
 
 
+def test_names_that_are_no_utf_8_come_back(tmp_path):
+    name = b"a\xff\xfe".decode("utf-8", "surrogateescape")
+    write_json(tmp_path / "a.json", {name: name})
+    append_row(tmp_path / "rows.jsonl", {name: name})
+    assert read_json(tmp_path / "a.json") == {name: name} == read_whole_rows(tmp_path / "rows.jsonl", "rows")[0]
+    with hold_folder(tmp_path / name):
+        assert (tmp_path / name).exists()
+
+
 def test_bad_json_names_the_file(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": ')

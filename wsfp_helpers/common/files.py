@@ -23,6 +23,8 @@ ASSETS = Path(__file__).parents[1] / "assets"
 """What comes with the package: weights, model cards, boxes, SynthFaces-19."""
 LOCK = ".wsfp.lock"
 """The file that says which process is writing in a folder."""
+ESCAPE = "backslashreplace"
+"""How files are encoded: bytes of a file's name that are no UTF-8 become escapes, which JSON reads back."""
 _TEMPORARY = (".wsfp-", ".part")
 """Beginning and end of the names of files that are being written."""
 
@@ -60,7 +62,7 @@ def write_json(path: str | Path, content: object) -> None:
     """Write ``content`` as indented JSON, atomically."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain) + "\n"
     with atomic_path(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors=ESCAPE)
 
 
 def _plain(value: object) -> object:
@@ -85,7 +87,7 @@ def append_row(path: str | Path, row: object) -> None:
     path, line = Path(path), json.dumps(row, ensure_ascii=False) + "\n"
     size = path.stat().st_size if path.exists() else 0
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", errors=ESCAPE) as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -168,7 +170,7 @@ def hold_folder(folder: str | Path, share: tuple[int, int] = (0, 1)) -> Iterator
         made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        path.write_text(_this_process(), encoding="utf-8")
+        path.write_text(_this_process(), encoding="utf-8", errors=ESCAPE)
     except Timeout:
         who = path.read_text(encoding="utf-8", errors="replace") or "another process"
         raise InputError(f"{folder} is in use by {who}: wait for its end, stop it, or choose another folder") from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import ASSETS, atomic_path, existing_file, hold_folder
+from wsfp_helpers.common.files import ASSETS, ESCAPE, atomic_path, existing_file, hold_folder
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, Detector
 
@@ -145,7 +145,7 @@ def detect_dataset(
 
 def _append(path: Path, records: Sequence[BoxRecord]) -> None:
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", errors=ESCAPE) as file:
             file.write("".join(record.line() for record in records))
     except OSError as error:
         raise InputError(
@@ -182,7 +182,7 @@ def merge_boxes(out: str | Path, count: int, faces: WeakFaces) -> Path:
         records |= read_boxes(shard_path(out, number, count))
     check_complete(records, faces, out)
     with atomic_path(out) as part:
-        part.write_text("".join(records[key].line() for key in faces.ids), encoding="utf-8")
+        part.write_text("".join(records[key].line() for key in faces.ids), encoding="utf-8", errors=ESCAPE)
     return Path(out)
 
 
