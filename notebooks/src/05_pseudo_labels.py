@@ -116,7 +116,7 @@ plain = [pseudo_label(f) for f in fcams]  # the paper's pseudo labels
 paper = score_pseudo_labels(plain[::4], seen)
 
 # %%
-number = 18
+number = 24
 image, truth, fcam = faces.image(number), faces.label_map(number), fcams[number]
 activations = fcam.maps()  # (P, 160, 160), each from 0 to 1
 names = [COMPONENTS[k] for k in fcam.classes]
@@ -291,7 +291,7 @@ assert known.features.shape == (160, 400, 64) and coarse.max() == 7
 
 # %%
 eight = (255 * np.array([to_rgb(c) for c in (*COLOURS, "#BBBBBB")])).astype(np.uint8)  # 8 colours, no names
-shown = [3, 18, 33, 57, 84, 108]
+shown = [4, 24, 44, 76, 112, 144]
 pictures = [faces.image(i) for i in shown] + [eight[coarse[i]] for i in shown]
 figure = gallery(pictures, [f"face {i}" for i in shown] + [""] * 6, "Eight clusters of the frozen features", 6, 1.7)
 patches = [Patch(facecolor=colour / 255, edgecolor="black", label=str(i)) for i, colour in enumerate(eight)]
@@ -300,7 +300,7 @@ show(figure, alt="Six faces and, below each, its 20 x 20 tokens in eight colours
 
 # %% [markdown]
 # **Before you read on**: which numbers are wall, which are hair, which are face?  And what else has the colour of the
-# beard of face 3?  You can say it at once, because you see the faces.  The same colour is the same kind of thing in
+# beard of face 4?  You can say it at once, because you see the faces.  The same colour is the same kind of thing in
 # *every* face, and the colours follow the outline of hair and jaw as closely as 20 x 20 cells can; the rim between head
 # and wall even has a colour of its own.  No map and no label went into it.  What the clusters lack is a name.
 #
@@ -379,11 +379,11 @@ for letter in "ABCDEF":
 
 # %% [markdown]
 # Now you see them.  The maps alone would have misled you: A has nearly as much of the map of skin as of hair, and on
-# the hats D and F lies the map of hair as well.  Only the contrast shows that hardly anybody without a hat has a D or an
-# F.  The border settles the wall, the hull settles the face.
+# the hats D and F lies the map of hair as well.  Only the contrast shows that hardly anybody without a hat has a D or
+# an F.  The border settles the wall, the hull settles the face.
 #
-# And evidence can be wrong, or mixed: B, with the strongest evidence for clothes of all clusters, has neck in it, too, as
-# the maps of both lie there.  With 160 faces such accidents are likely.  The full stage has 686, and asks five
+# And evidence can be wrong, or mixed: B, with the strongest evidence for clothes of all clusters, has neck in it, too,
+# as the maps of both lie there.  With 160 faces such accidents are likely.  The full stage has 686, and asks five
 # clusterings, not one.
 #
 # G shows why the neck is *not* among the five names: its map covers the jaw, and a class with such a map would take
@@ -485,7 +485,7 @@ assert right["after EM"] > right["evidence"]
 drawn = [region_label(faces.image(i), probability[i], fcams[i], boxes[i], settings) for i in few]
 ours = score_pseudo_labels(drawn, seen)
 pictures, titles = [], []
-for i in (3, 33, 57, 84):
+for i in (4, 44, 76, 112):
     grid = paint(CLASS_IDS[answer[i]].reshape(20, 20))
     pictures += [faces.image(i), paint(plain[i]), grid, paint(drawn[i // 3]), paint(faces.label_map(i))]
     titles += [f"face {i}", "paper's step", "regions (ours)", "drawn (ours)", "truth"]
