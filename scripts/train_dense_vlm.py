@@ -1,6 +1,6 @@
 """Train the embedded image-text model that can be asked about places; write its asset and model card.
 
-usage: python scripts/train_dense_vlm.py [--steps N] [--seed 0] [--out wsfp_helpers/assets]
+usage: python -m scripts.train_dense_vlm [--steps N] [--seed 0] [--out wsfp_helpers/assets]
 
 A small ViT behind the frozen trunk learns from what mini_flip learns from: faces and close-ups of SynthFaces-19
 celeb/pretrain, partly faded or covered, with captions that name the parts in sight.
@@ -18,21 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
-from train_mini_flip import (
-    CANONICAL,
-    CONTEXT,
-    WORDS,
-    WORDS_OF_CLASSES,
-    Pictures,
-    one_sided,
-    render,
-    sigmoid_loss,
-    split_identities,
-    spread_loss,
-    truth,
-    write_captions,
-)
 
+from scripts.train_mini_vlm import CONTEXT, one_sided, sigmoid_loss, split_identities, spread_loss, truth
+from scripts.vlm_pictures import CANONICAL, PARTS, OutlinedFaces, vocabulary, write_captions
 from wsfp_helpers.common.checkpoints import save_weights
 from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.common.files import ASSETS, atomic_path, write_json
@@ -47,28 +35,24 @@ NAME = "mini_flip_dense"
 SIZE = 224
 """Side of the training pictures, 14 x 14 tokens; faces are read at 320 later, and close-ups have the scale of those."""
 POOL, BATCH, LEARNING_RATE = 3_000, 32, 1e-3
-CONFIG = dict(
-    embed_dim=128,
-    vision_cfg=dict(image_size=14, patch_size=1, width=192, layers=3, head_width=64, pool_type="avg"),
-    text_cfg=dict(context_length=CONTEXT, vocab_size=len(WORDS) + 3, width=128, heads=4, layers=2),
-)
-"""open_clip's ``model_cfg``; the tower's first convolution takes one token of the trunk for a pixel."""
+TOWER = dict(image_size=14, patch_size=1, width=192, layers=3, head_width=64, pool_type="avg")
+"""open_clip's ``vision_cfg``; the tower's first convolution takes one token of the trunk for a pixel."""
 
 
-def pool_of(data: Pictures, count: int, seed: int, trunk: Trunk) -> tuple[Tensor, Tensor]:
+def pool_of(faces: OutlinedFaces, count: int, seed: int, trunk: Trunk) -> tuple[Tensor, Tensor]:
     """Trunk tokens ``(count, N, 384)`` float16 of rendered pictures, and what is in sight ``(count, 19)``."""
     rng = torch.Generator().manual_seed(seed)
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     tokens, states = [], []
     for _ in tqdm(range(0, count, BATCH), desc="renders", unit="batch"):
-        index = torch.multinomial(data.weights, BATCH, replacement=True, generator=rng)
-        pictures, state = render(rng, data, index, SIZE, mean, std, plain=False)
+        pictures, state = faces.draw(rng, BATCH)
         tokens.append(trunk(pictures).half())
         states.append(state)
     return torch.cat(tokens), torch.cat(states)
 
 
-def train(clip: nn.Module, tokenizer: WordTokenizer, pool: tuple[Tensor, Tensor], steps: int, seed: int) -> nn.Module:
+def train(
+    clip: nn.Module, tokenizer: WordTokenizer, faces: OutlinedFaces, pool: tuple[Tensor, Tensor], steps: int, seed: int
+) -> nn.Module:
     """The averaged model after ``steps`` steps."""
     model = DenseModel(
         VisionLanguageModel(NAME, clip, tokenizer, SIZE, (0,) * 3, (1,) * 3), SIZE, BACKGROUND, load_trunk()
@@ -83,12 +67,12 @@ def train(clip: nn.Module, tokenizer: WordTokenizer, pool: tuple[Tensor, Tensor]
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.1)
     average = AveragedModel(clip, multi_avg_fn=get_ema_multi_avg_fn(0.99))
-    canonical, classes = tokenizer(CANONICAL), len(WORDS_OF_CLASSES)
+    canonical, classes = tokenizer(CANONICAL), len(PARTS)
     bar = tqdm(range(steps), desc=NAME, mininterval=5)
     for _ in bar:
         index = torch.randint(len(pool[0]), (BATCH,), generator=rng)
         state = pool[1][index]
-        captions, named = write_captions(rng, state)
+        captions, named = write_captions(rng, state, faces)
         named = torch.cat([torch.eye(classes, dtype=torch.bool), named])
         image = model.vector(model(pool[0][index].float()).tokens[-1])
         texts = F.normalize(clip.encode_text(torch.cat([canonical, tokenizer(captions)])), dim=-1)
@@ -107,7 +91,7 @@ def train(clip: nn.Module, tokenizer: WordTokenizer, pool: tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def evaluate(model: DenseModel, pool: tuple[Tensor, Tensor], data: Pictures) -> dict:
+def evaluate(model: DenseModel, pool: tuple[Tensor, Tensor], faces: OutlinedFaces) -> dict:
     """Numbers of the card: cosines and sides on renders of held-out identities, and places on their whole faces."""
     texts = model.text(CANONICAL)
     cosine = torch.cat([model.vector(model(part.float()).tokens[-1]) @ texts.T for part in pool[0].split(64)])
@@ -117,16 +101,16 @@ def evaluate(model: DenseModel, pool: tuple[Tensor, Tensor], data: Pictures) -> 
         one = (state[:, a] + state[:, b]) == 1
         sides[left[2:]] = ((cosine[one, a] > cosine[one, b]) == (state[one, a] == 1)).float().mean()
     aucs = []
-    for k in range(1, len(WORDS_OF_CLASSES)):
+    for k in range(1, len(PARTS)):
         seen, hidden = cosine[state[:, k] == 1, k], cosine[state[:, k] == 0, k]
         aucs.append((seen[:, None] > hidden).float().mean())
     auc = torch.stack(aucs)
-    hit = torch.zeros(len(WORDS_OF_CLASSES), 2)
-    for image, label_map in zip(data.images, data.maps, strict=True):
+    hit = torch.zeros(len(PARTS), 2)
+    for image, label_map in zip(faces.images, faces.maps, strict=True):
         trunk_in = model.trunk.prepare(image[None], model.size)
         places = model.patches(model(model.trunk(trunk_in)).tokens[-1])[0] @ texts.T  # (N, 19)
-        small = label_map[8::16, 8::16][:20, :20] if label_map.shape[-1] == 320 else label_map[4::8, 4::8]
-        for k in range(1, len(WORDS_OF_CLASSES)):
+        small = label_map[4::8, 4::8]  # of 160 pixels, at the middle of each of 20 x 20 patches
+        for k in range(1, len(PARTS)):
             if (small == k).any():
                 hit[k] += torch.tensor([float(small.flatten()[places[:, k].argmax()] == k), 1.0])
     return dict(auc=auc, sides=sides, point=hit[1:, 0] / hit[1:, 1].clamp(min=1))
@@ -146,7 +130,7 @@ ever named.
 - Data: {pool} renders of SynthFaces-19 `celeb/pretrain` (rendered faces, CC0, no real person): {train} pictures; {held}
   of every tenth identity held out for the numbers below.  The trunk saw photographs (assets/trunk.md).  Licence of the
   weights: CC0 1.0.
-- Command: `python scripts/train_dense_vlm.py --steps {steps} --seed {seed}` ({minutes:.1f} minutes)
+- Command: `python -m scripts.train_dense_vlm --steps {steps} --seed {seed}` ({minutes:.1f} minutes)
 - Machine and date: {machine}, torch {torch}, {date}.
 
 ## Numbers on held-out identities
@@ -173,20 +157,25 @@ def main() -> None:
     args = parser.parse_args()
     started = time.monotonic()
     torch.manual_seed(args.seed)
-    training, held_out = (Pictures.of(part) for part in split_identities(synthfaces("celeb/pretrain")))
-    tokenizer, trunk = WordTokenizer(WORDS, CONTEXT), load_trunk()
-    clip = trunk_clip(CONFIG, trunk.width)
+    statistics = [torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD)]
+    parts = split_identities(synthfaces("celeb/pretrain"))
+    training, held_out = (OutlinedFaces(part, SIZE, *statistics) for part in parts)
+    words = vocabulary(training)
+    tokenizer, trunk = WordTokenizer(words, CONTEXT), load_trunk()
+    text = dict(context_length=CONTEXT, vocab_size=tokenizer.size, width=128, heads=4, layers=2)
+    config = dict(embed_dim=128, vision_cfg=TOWER, text_cfg=text)
+    clip = trunk_clip(config, trunk.width)
     with torch.no_grad():  # words, not the start and end marks, decide where a text lies; sides weigh most
         clip.token_embedding.weight[-2:] = 0
-        clip.token_embedding.weight[[WORDS.index(side) + 1 for side in ("left", "right")]] *= 4
-    clip = train(clip, tokenizer, pool_of(training, POOL, args.seed, trunk), args.steps, args.seed)
+        clip.token_embedding.weight[[words.index(side) + 1 for side in ("left", "right")]] *= 4
+    clip = train(clip, tokenizer, training, pool_of(training, POOL, args.seed, trunk), args.steps, args.seed)
     halved = {key: v.half() if v.is_floating_point() else v for key, v in clip.state_dict().items()}
     clip.load_state_dict(halved)
     model = DenseModel(VisionLanguageModel(NAME, clip, tokenizer, SIZE, (0,) * 3, (1,) * 3), 320, BACKGROUND, trunk)
     numbers = evaluate(model, pool_of(held_out, 640, 12345, trunk), held_out)
     save_weights(args.out / f"{NAME}.safetensors", halved)
     picture = dict(mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD)
-    write_json(args.out / f"{NAME}.json", dict(model_cfg=CONFIG, preprocess_cfg=picture, words=WORDS))
+    write_json(args.out / f"{NAME}.json", dict(model_cfg=config, preprocess_cfg=picture, words=words))
     rows = zip(CELEBAMASK.components, numbers["auc"], numbers["point"], strict=True)
     with atomic_path(args.out / f"{NAME}.md") as part:
         part.write_text(

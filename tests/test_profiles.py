@@ -31,7 +31,7 @@ def test_a_profile_cannot_be_changed_by_accident():
 def test_unknown_names_are_listed():
     with pytest.raises(InputError, match="expected one of embedded, frl, paper"):
         profile("imagenet")
-    with pytest.raises(InputError, match="expected one of mini_flip, mini_clip, flip"):
+    with pytest.raises(InputError, match="expected one of mini_flip, mini_clip, mini_flip_labels, flip"):
         dataclasses.replace(profile("embedded"), vlm="gpt").load_vlm()
 
 

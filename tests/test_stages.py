@@ -1,6 +1,7 @@
 """The stages from folder to folder on a few faces: they fit each other, resume, and refuse what does not belong."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -147,7 +148,8 @@ def test_networks_are_kept_by_what_they_depend_on(tiny, tmp_path, instant):
 def write_noses(path, tiny, name="fake"):
     """A boxes file with a nose in the middle of every training picture."""
     nose = [Detection((60.0, 60.0, 90.0, 100.0), 0.9, "nose")]
-    records = [BoxRecord(key, (160, 160), name, {"nose": nose}) for key in tiny.faces("train").ids]
+    found = {phrase: [] for phrase in PHRASES} | {"nose": nose}
+    records = [BoxRecord(key, (160, 160), name, found) for key in tiny.faces("train").ids]
     path.write_text("".join(record.line() for record in records))
     return path
 
@@ -163,7 +165,7 @@ def test_a_run_refuses_other_boxes_of_the_same_name(tiny, tmp_path, instant):
 
 @pytest.mark.parametrize("redraw", [False, True])
 def test_boxes_that_lack_pictures_claim_no_folder(tiny, tmp_path, redraw):
-    record = BoxRecord(tiny.faces("train").ids[0], (160, 160), "fake", {})
+    record = BoxRecord(tiny.faces("train").ids[0], (160, 160), "fake", {phrase: [] for phrase in PHRASES})
     (tmp_path / "few.jsonl").write_text(record.line())
     with pytest.raises(InputError, match=rf"few\.jsonl lack {COUNT - 1} of the {COUNT} images"):
         stages.run_train(without_text(tiny), tmp_path / "run", tmp_path / "few.jsonl", redraw=redraw)
@@ -194,6 +196,37 @@ def test_maps_pseudo_labels_and_parser_follow(trained, tiny, tmp_path, monkeypat
     assert stages.run_parser(tiny, labels, tmp_path / "parser") == path
     with pytest.raises(InputError, match="seed = 0, this one has 1"):
         stages.run_parser(tiny, labels, tmp_path / "parser", seed=1)
+
+
+@pytest.fixture
+def ones(tiny, tmp_path):
+    """A folder of pseudo labels that call everything skin."""
+    for key in tiny.faces("train").ids:
+        write_index_png(tmp_path / "labels" / f"{key}.png", np.ones((160, 160), np.uint8), PALETTE)
+    return tmp_path / "labels"
+
+
+def test_a_parser_goes_by_the_content_of_its_labels_and_not_by_their_path(ones, tiny, tmp_path, monkeypatch):
+    path = stages.run_parser(tiny, ones, tmp_path / "parser")
+    before = path.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    assert stages.run_parser(tiny, "labels", "parser").read_bytes() == before
+    assert str(tmp_path).encode() not in before and str(tmp_path) not in (tmp_path / "parser/config.json").read_text()
+    write_index_png(ones / f"{tiny.faces('train').ids[0]}.png", np.zeros((160, 160), np.uint8), PALETTE)
+    with pytest.raises(InputError, match=r"labels = 'labels-\w{12}', this one has 'labels-\w{12}'"):
+        stages.run_parser(tiny, ones, tmp_path / "parser")
+
+
+def test_a_parser_of_version_0_1_named_the_folder_of_its_labels(ones, tiny, tmp_path):
+    stages.run_parser(tiny, ones, tmp_path / "parser")
+    about = tmp_path / "parser" / "config.json"
+    content = json.loads(about.read_text())
+    content["config"]["labels"] = str(ones)
+    about.write_text(json.dumps(content))
+    assert stages.run_parser(tiny, ones, tmp_path / "parser").exists()
+    shutil.copytree(ones, tmp_path / "others")
+    with pytest.raises(InputError, match=r"holds a run with config\.labels = "):
+        stages.run_parser(tiny, tmp_path / "others", tmp_path / "parser")
 
 
 def test_a_parser_whose_file_could_not_be_written_is_not_trained_again(tiny, tmp_path, monkeypatch):
@@ -236,7 +269,9 @@ EMBEDDED = {"boxes": None, "profile": plain(profile("embedded"))}
 def test_the_run_of_something_else_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(json.dumps(content))
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(InputError, match=r"config\.json is not that of a run of `wsfp train`"):
+    with pytest.raises(
+        InputError, match=r"config\.json (is not that of a run of `wsfp train`|does not hold a Profile)"
+    ):
         stages.load_run(tmp_path)
 
 

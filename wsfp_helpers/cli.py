@@ -4,22 +4,53 @@ Modules are imported inside the commands, so ``wsfp --help`` answers at once.  B
 exit code 2.
 """
 
+import errno
+import re
+import signal
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.configs import LAST_SEED
+from wsfp_helpers.common.errors import InputError, one_line
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
 
 
 class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> object:
+        before = signal.signal(signal.SIGTERM, _terminate)
+        if hasattr(sys.stdout, "reconfigure"):  # a name of a file may hold what the terminal cannot show
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except InputError as error:
-            typer.echo(f"wsfp: {error}", err=True)
-            raise typer.Exit(2) from None
+            _stop(str(error), 2)
+        except typer.BadParameter as error:
+            _stop(error.format_message(), 2)
+        except KeyboardInterrupt as error:
+            code = 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
+            _stop("stopped; what was written is whole, and the same command goes on from there", code)
+        except OSError as error:
+            if error.errno in (None, errno.EPIPE):
+                raise
+            _stop(f"could not use {error.filename or 'the output'} ({error.strerror}): check path, rights and space", 2)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _stop(sentence: str, code: int) -> NoReturn:
+    typer.echo(f"wsfp: {one_line(sentence)}", err=True)
+    raise typer.Exit(code) from None
 
 
 OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
@@ -31,7 +62,7 @@ app.add_typer(systems, name="systems")
 
 ProfileName = Annotated[str, typer.Option("--profile", help="embedded, frl or paper.")]
 Part = Annotated[str, typer.Option(help="Data of the profile: train, val or test.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed of every random choice.")]
 Shard = Annotated[str, typer.Option(help="I/N: this process does share I (from 0) of N.")]
 Seeds = Annotated[str, typer.Option(help="Seeds, with commas between them.")]
 Boxes = Annotated[str, typer.Option(help="Boxes of the training set: boxes.jsonl of wsfp ccd, or shipped.")]
@@ -43,15 +74,17 @@ Json = Annotated[Path | None, typer.Option(help="Also write the result to this J
 
 def _shard(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+    if not re.fullmatch("[0-9]{1,6}/[0-9]{1,6}", text) or int(number) >= int(count):
         raise InputError(f"--shard is {text!r}: expected I/N with I from 0 to N - 1, for example 0/4")
     return int(number), int(count)
 
 
 def _seeds(text: str) -> list[int]:
     seeds = text.split(",")
-    if not all(seed.strip().isdigit() for seed in seeds):
-        raise InputError(f"--seeds is {text!r}: expected whole numbers with commas between them, for example 0,1,2")
+    if not all(re.fullmatch(" *[0-9]{1,8} *", seed) for seed in seeds):
+        raise InputError(
+            f"--seeds is {text!r}: expected numbers from 0 to {LAST_SEED} with commas between them, for example 0,1,2"
+        )
     return [int(seed) for seed in seeds]
 
 
@@ -144,7 +177,10 @@ def train(
     mix_originals: Annotated[bool, typer.Option(help="CCD: train on the unmasked pictures, too.")] = False,
     seed: Seed = 0,
 ) -> None:
-    """Train the class-token network on pictures and image-level labels: DisFaceRep, or parts of it."""
+    """Train the class-token network on pictures and image-level labels: DisFaceRep, or parts of it.
+
+    The same seed gives the same weights on the same number of threads (OMP_NUM_THREADS; config.json says it).
+    """
     from dataclasses import replace
 
     from wsfp_helpers.profiles import profile as named
@@ -174,9 +210,9 @@ def pseudo(
     fcams: Annotated[Path, typer.Option(help="Folder of wsfp fcam.")],
     out: Annotated[Path, typer.Option(help="Folder for the index PNGs.")],
     theta: Annotated[
-        float | None, typer.Option(help="Background threshold of the maps (default: that of the run).")
+        float | None, typer.Option(min=0, max=1, help="Background threshold of the maps (default: that of the run).")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes.")] = 1,
 ) -> None:
     """Turn maps into pseudo labels: index PNGs of 19 classes."""
     from wsfp_helpers.stages import run_pseudo
@@ -206,7 +242,7 @@ def parser(
     profile: ProfileName = "embedded",
     seed: Seed = 0,
 ) -> None:
-    """Train a face parser on pseudo labels."""
+    """Train a face parser on pseudo labels; the same weights again need the same number of threads, as in train."""
     from wsfp_helpers.profiles import profile as named
     from wsfp_helpers.stages import run_parser
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 import torch
 
 from wsfp_helpers.common.cache import require
-from wsfp_helpers.common.configs import describe
+from wsfp_helpers.common.configs import check_range, describe
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.sets import open_dataset
 from wsfp_helpers.method.ccd import CCDConfig
 from wsfp_helpers.method.fcam import FcamConfig
 from wsfp_helpers.method.train import TrainConfig, preset
-from wsfp_helpers.method.vit import MultiClassTokenViT, load_pretrained
+from wsfp_helpers.method.vit import PATCH, MultiClassTokenViT, load_pretrained
 from wsfp_helpers.nets.clip import FLIP_ARCHITECTURE, flip_from_huggingface, open_clip_model
 from wsfp_helpers.nets.dense import FACE_BACKGROUND, DenseModel, mini_flip_dense
 from wsfp_helpers.nets.trunk import FROZEN_BLOCKS
-from wsfp_helpers.nets.vlm import VisionLanguageModel, mini_clip, mini_flip
+from wsfp_helpers.nets.vlm import VisionLanguageModel, mini_clip, mini_flip, mini_flip_labels
 from wsfp_helpers.parsing.deeplab import DeepLabConfig
 from wsfp_helpers.parsing.light import ParserConfig
 
@@ -34,6 +34,7 @@ CLIP, RESNET38 = "weights/CLIP-ViT-B-16-openai.safetensors", "weights/resnet38_a
 VLMS = {
     "mini_flip": mini_flip,
     "mini_clip": mini_clip,
+    "mini_flip_labels": mini_flip_labels,
     "flip": lambda: flip_from_huggingface(require(FLIP)),
     "clip": lambda: open_clip_model(FLIP_ARCHITECTURE, require(CLIP)),
 }
@@ -78,6 +79,11 @@ class ModelConfig:
     """Spread that keeps class tokens with equal labels apart."""
     weights: str | None = None
     """A file of timm's DeiT-S below ``$WSFP_DATA``; ``None``: the embedded trunk's later blocks."""
+
+    def __post_init__(self) -> None:
+        check_range(self, frozen_blocks=(0, 12), blocks=(1, 12), size=(16, 2048), token_init_noise=(0, 10))
+        if self.size % PATCH:
+            raise InputError(f"size is {self.size}: expected a multiple of {PATCH}")
 
     def empty(self) -> MultiClassTokenViT:
         """The network with random values, to load a trained model into."""
@@ -126,6 +132,9 @@ class Profile:
     """The image-text model without faces that section 4.3.4 compares with."""
     subset: int = 229
     """Training pictures, evenly spread, whose pseudo labels the ablations score."""
+
+    def __post_init__(self) -> None:
+        check_range(self, theta=(0, 1), subset=(1, 10**6))
 
     def faces(self, part: str = "train") -> Faces:
         """The data set of ``part``: ``"train"``, ``"val"`` or ``"test"``."""

@@ -4,8 +4,10 @@ Commands, tables, ablations and scripts call these.  Every stage may be interrup
 arguments; other arguments in the same folder are refused.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.checkpoints import fingerprint, load_strictly, read_weights, save_weights
-from wsfp_helpers.common.configs import key_of, read_config
+from wsfp_helpers.common.configs import check_range, key_of, read_config
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import (
     ASSETS,
@@ -23,6 +25,7 @@ from wsfp_helpers.common.files import (
     claim_folder,
     existing,
     existing_file,
+    hold_folder,
     read_json,
     sha256_of,
     write_json,
@@ -67,6 +70,16 @@ SHIPPED = "shipped"
 PARSER = "parser.safetensors"
 """The trained parser in its run directory."""
 _READING = "run.json"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the maps of a run are read with."""
+
+    theta: float
+
+    def __post_init__(self) -> None:
+        check_range(self, theta=(0, 1))
 
 
 def run_ccd(
@@ -177,10 +190,12 @@ def run_train(
         data = mask if redraw else data
     vit = config.model.build(seed)
     vlm = config.load_vlm() if config.train.tcd is not None else None
-    with PartialState().main_process_first():
-        out = start_run(out, {"profile": asdict(config), **masking}, seed)
-    if not (out / MODEL).exists():
-        train(vit, data, config.train, out, vlm)
+    out, state = Path(out), PartialState()
+    with hold_folder(out) if state.is_main_process else nullcontext():
+        with state.main_process_first():
+            start_run(out, {"profile": asdict(config), **masking}, seed)
+        if not (out / MODEL).exists():
+            train(vit, data, config.train, out, vlm)
     return out
 
 
@@ -199,12 +214,13 @@ def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:
     """
     folder = Path(folder)
     about = existing(folder / CONFIG, "run directory")
+    content = read_json(about)
     try:
-        content = read_json(about)["config"]
+        content = content["config"]
         stored, masked = content["profile"], content["boxes"] is not None
-        made = read_config(Profile, stored, about)
-    except (KeyError, TypeError, InputError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{about} is not that of a run of `wsfp train`: choose the run directory of one") from error
+    made = read_config(Profile, stored, about)
     model = existing(folder / MODEL, "trained model (did the training end? start it again)")
     return load_model(made.model.empty(), model), made if masked else replace(made, ccd=None)
 
@@ -220,7 +236,7 @@ def run_fcam(run: str | Path, out: str | Path, part: str = "train", shard: tuple
     """Extract the FCAMs of ``part`` with the model of a run directory; what is there already is kept."""
     vit, config = load_run(run)
     fcams = extract_to_folder(vit.to(device()), config.faces(part).weak, out, config.fcam, shard)
-    write_json(Path(out) / _READING, {"theta": config.theta})
+    write_json(Path(out) / _READING, asdict(Reading(config.theta)))
     return fcams
 
 
@@ -228,7 +244,8 @@ def run_pseudo(fcams: str | Path, out: str | Path, theta: float | None = None, w
     """Pseudo labels of a folder of FCAMs, by default at the ``theta`` of the run that they are of; returns ``out``."""
     if theta is None:
         reading = Path(fcams) / _READING
-        theta = read_json(reading)["theta"] if reading.exists() else profile("paper").theta
+        made = read_config(Reading, read_json(reading), reading) if reading.exists() else profile("paper")
+        theta = made.theta
     return write_pseudo_labels(fcams, out, theta, workers=workers)
 
 
@@ -255,13 +272,14 @@ def run_regions(
             f"`wsfp fcam` on the whole training set, it goes on where it stopped"
         )
     source = {"fcams": str(folder.paths[0].parent.resolve()), "boxes": name_boxes(boxes)}
-    claim_folder(out, {"regions": asdict(settings), **source, "seed": seed}, "pseudo labels", "*.png")
-    if all((out / f"{key}.png").exists() for key in faces.ids):
-        return out
-    regions = find_regions(faces, folder, accept_all(faces, open_boxes(boxes, config), config.ccd), settings, seed)
-    for i, key in enumerate(tqdm(faces.ids, "pseudo labels", unit="image", leave=False)):
-        if not (out / f"{key}.png").exists():
-            write_index_png(out / f"{key}.png", regions.label(i), PALETTE)
+    with hold_folder(out):
+        claim_folder(out, {"regions": asdict(settings), **source, "seed": seed}, "pseudo labels", "*.png")
+        if all((out / f"{key}.png").exists() for key in faces.ids):
+            return out
+        regions = find_regions(faces, folder, accept_all(faces, open_boxes(boxes, config), config.ccd), settings, seed)
+        for i, key in enumerate(tqdm(faces.ids, "pseudo labels", unit="image", leave=False)):
+            if not (out / f"{key}.png").exists():
+                write_index_png(out / f"{key}.png", regions.label(i), PALETTE)
     return out
 
 
@@ -300,12 +318,13 @@ def run_system(
     models = {model: fingerprint(opened[model]()) for model in system.models}
     trained = {key: value for key, value in asdict(system.settings).items() if key not in system.reads}
     facts = {"system": name, "settings": trained, "profile": config, "boxes": name_boxes(boxes), "models": models}
-    out = start_run(work / "systems" / f"{name}-{key_of(facts)}-seed{seed}", facts, seed)
-    path = out / MODEL
-    if not path.exists():
-        system.fit(config.faces("train").weak, out)
-        save_weights(path, system.network.state_dict(), system=name)
-        remove_state(out)
+    out = work / "systems" / f"{name}-{key_of(facts)}-seed{seed}"
+    with hold_folder(out):
+        path = start_run(out, facts, seed) / MODEL
+        if not path.exists():
+            system.fit(config.faces("train").weak, out)
+            save_weights(path, system.network.state_dict(), system=name)
+            remove_state(out)
     load_strictly(system.network, read_weights(path), path, f"remove {out} and train {name} again")
     system.network.to(device()).eval()
     return system, out
@@ -332,10 +351,10 @@ def label_faces(system: System, faces: WeakFaces, run: Path) -> Path:
     The folder is named by the data and the settings; maps that are there are kept.
     """
     out = run / f"labels-{key_of({'data': faces.name, 'settings': system.settings})}"
-    missing = [i for i, key in enumerate(faces.ids) if not (out / f"{key}.png").exists()]
-    if missing:
-        found = tqdm(system.find(faces.subset(missing)), f"labels, {system.title}", len(missing), leave=False)
-        for each in found:
+    with hold_folder(out):
+        missing = [i for i, key in enumerate(faces.ids) if not (out / f"{key}.png").exists()]
+        found = system.find(faces.subset(missing)) if missing else ()
+        for each in tqdm(found, f"labels, {system.title}", len(missing), leave=False):
             write_index_png(out / f"{each.id}.png", each.label(), PALETTE)
     return out
 
@@ -347,8 +366,20 @@ def run_parser(config: Profile, labels: str | Path, out: str | Path, seed: int =
         InputError: A label is missing, or ``out`` is of another run.
     """
     faces = config.faces("train").weak
-    facts = {"profile": config.name, "labels": str(labels)}
-    return train_parser(config.parser, faces, read_targets(labels, faces), Path(out), facts, seed)
+    target = read_targets(labels, faces)
+    facts = {"profile": config.name, "labels": _name_labels(Path(labels), faces, Path(out) / CONFIG)}
+    return train_parser(config.parser, faces, target, Path(out), facts, seed)
+
+
+def _name_labels(labels: Path, faces: WeakFaces, about: Path) -> str:
+    """A digest of the pseudo labels of a set; a run of version 0.1, whose file is ``about``, named their folder."""
+    match read_json(about) if about.exists() else None:
+        case {"config": {"labels": str(old)}} if Path(old).exists() and labels.samefile(old):
+            return old
+    digest = hashlib.sha256()
+    for key in faces.ids:
+        digest.update(f"{key} {sha256_of(labels / f'{key}.png')}\n".encode())
+    return f"labels-{digest.hexdigest()[:12]}"
 
 
 def train_parser(
@@ -374,11 +405,11 @@ def train_parser(
     Returns:
         The parser's file.
     """
-    out = start_run(out, {"parser": settings, **facts}, seed)
-    path = out / PARSER
-    if not path.exists():
-        settings.train(faces, target, seed=seed, folder=out, desc=desc).save(path, **facts, seed=seed)
-    remove_state(out)
+    with hold_folder(out):
+        path = start_run(out, {"parser": settings, **facts}, seed) / PARSER
+        if not path.exists():
+            settings.train(faces, target, seed=seed, folder=out, desc=desc).save(path, **facts, seed=seed)
+        remove_state(out)
     return path
 
 
@@ -394,7 +425,7 @@ def predict_faces(parser: FaceParser, faces: WeakFaces, batch: int = 8) -> Itera
     for start in range(0, len(faces), batch):
         pictures = np.stack([faces.image(i) for i in range(start, min(start + batch, len(faces)))])
         if isinstance(parser, LightParser):
-            tokens = features([*pictures, *pictures[:, :, ::-1]], parser.trunk).float()
+            tokens = features([*pictures, *pictures[:, :, ::-1]], parser.trunk, 2 * len(pictures)).float()
             probabilities = parser.probabilities(pictures, tokens=tokens)
         else:
             probabilities = parser.probabilities(pictures)

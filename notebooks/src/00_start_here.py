@@ -108,6 +108,21 @@ assert not [f.name for f in findings if f.state == "gap"], "mend what is marked 
 #
 # Numbers of the two worlds must never be compared as if they were the same: other data, other models.  What can be
 # compared is the *story*: which step helps, which class fails, and why.
+#
+# **Who has seen what.**  "Without masks" is a claim about each part of a system.  In the embedded world:
+#
+# | part | pictures | what it was told of them |
+# |---|---|---|
+# | trunk (DINOv2) | millions of photographs | nothing |
+# | detector | rendered faces of `celeb/pretrain` | boxes, made from their label maps |
+# | mini-FLIP | the same faces | captions that name the parts in sight, made from their label maps |
+# | networks of notebook 03 | 686 faces of `celeb/train`, other people | lists of parts, detected boxes, mini-FLIP |
+# | weak parser | the same 686 | labels made of all these, no label map |
+# | supervised parser | the same 686 | their label maps |
+#
+# So no label map of a training face is ever used, but two helpers have learnt from the label maps of *other* faces,
+# where Grounding DINO and FLIP have learnt from the web.  How much that is worth is measured, too: a mini-FLIP that was
+# told lists only is no help ([experiments](../docs/experiments.md)).
 
 # %% [markdown]
 # ## One face
@@ -225,9 +240,9 @@ assert min(scores) < 5 and f1(naive, exchanged, CELEBAMASK.index("l_lip")) == 10
 # %% [markdown]
 # ## Where the course ends
 #
-# A parser that never saw a painted map is shipped with the package.  Here is what it says about the face above, and
-# about a real person: the astronaut Eileen Collins, a photograph by NASA in the public domain that comes with
-# scikit-image.  (The other shipped parser, `"supervised"`, saw the painted maps of the rendered faces.)
+# A parser that never saw a painted map of a training face is shipped with the package.  Here is what it says about the
+# face above, and about a real person: the astronaut Eileen Collins, a photograph by NASA in the public domain that
+# comes with scikit-image.  (The other shipped parser, `"supervised"`, saw the painted maps of the rendered faces.)
 
 # %%
 parser = load_parser("weak")

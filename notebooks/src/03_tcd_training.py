@@ -115,7 +115,7 @@ assert v_cls.shape[1:] == text.shape and 0 < P.min() < P.max() < 1
 #
 # The paper's judge is **FLIP**, a CLIP that saw 80 million faces with captions.  It is not in this package
 # (`nets/clip.py` reads your copy).  **mini-FLIP** stands in for it: 0.8 M weights, trained on
-# the `pretrain` identities with captions that name the parts in sight (`scripts/train_mini_flip.py`).  Ask it about one
+# the `pretrain` identities with captions that name the parts in sight (`scripts/train_mini_vlm.py`).  Ask it about one
 # face, and about the same face with something covered.
 
 # %%

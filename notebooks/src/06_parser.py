@@ -353,7 +353,7 @@ show(figure, alt="Four faces: the paper's label and its student's map, the regio
 # is the network's fault, and the larger decoder of the package repairs it.
 #
 # Not everything is better.  The region labels here have no clothes: 48 faces and one clustering are
-# too few to give clothes a name (with 120, in notebook 05, they have one).  The student copies that, too.  Better
+# too few to give clothes a name (with 160, in notebook 05, they have one).  The student copies that, too.  Better
 # labels have biases of their own.
 #
 # ## New faces, and the upper bound
@@ -416,7 +416,7 @@ def stored(name, words, command):
 
 
 stored("parsers", "celeb", "python scripts/train_parsers.py scores")
-stored("table1", "", "wsfp table1")
+stored("table1", "", "wsfp systems run")
 print("the paper, CelebAMask-HQ (other data, other networks): pseudo masks 44.81, val 40.44, test 40.73")
 
 # %% [markdown]

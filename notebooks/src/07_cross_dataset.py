@@ -253,7 +253,11 @@ def stored(name, words, command, metrics=("mean_f1",)):
         return []
 
 
-measuring = {"parsers": "python scripts/train_parsers.py scores", "table1": "wsfp table1", "table2": "wsfp table2"}
+measuring = {
+    "parsers": "python scripts/train_parsers.py scores",
+    "table1": "wsfp systems run",
+    "table2": "wsfp systems run",
+}
 for name, command in measuring.items():
     for row in stored(name, "", command):
         print(f"{name:8} {row['name']:42} mean F1 {summary(row['seeds'])}   (seeds: {len(row['seeds'])})")

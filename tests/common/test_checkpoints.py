@@ -174,7 +174,7 @@ def test_a_restored_training_goes_on_bit_for_bit(tmp_path, make):
     optimiser, again = make(model.parameters()), make(other.parameters())
     steps(model, optimiser, 3, seed=1)
     save_state(tmp_path / "s.safetensors", {"model": model}, optimiser, step=3, scaler=None)
-    assert restore_state(tmp_path / "s.safetensors", {"model": other}, again) == {"step": 3, "scaler": None}
+    assert restore_state(tmp_path / "s.safetensors", {"model": other}, again, 5) == {"step": 3, "scaler": None}
     assert same(model, other)
     steps(model, optimiser, 2, seed=2)
     steps(other, again, 2, seed=2)
@@ -186,9 +186,9 @@ def test_a_state_of_another_model_or_without_a_part_is_refused(tmp_path):
     save_state(tmp_path / "s.safetensors", {"model": model}, torch.optim.AdamW(model.parameters()), step=1)
     other = torch.nn.Linear(4, 2)
     with pytest.raises(InputError, match=r"for weight it has \(2, 3\), expected \(2, 4\); take a new run directory"):
-        restore_state(tmp_path / "s.safetensors", {"model": other}, torch.optim.AdamW(other.parameters()))
+        restore_state(tmp_path / "s.safetensors", {"model": other}, torch.optim.AdamW(other.parameters()), 5)
     with pytest.raises(InputError, match="for bias it has nothing"):
-        restore_state(tmp_path / "s.safetensors", {"ema": model}, torch.optim.AdamW(model.parameters()))
+        restore_state(tmp_path / "s.safetensors", {"ema": model}, torch.optim.AdamW(model.parameters()), 5)
 
 
 def averaged(model):
@@ -210,7 +210,7 @@ def test_a_checkpoint_of_version_0_1_is_restored(tmp_path):
         tensors |= {f"optimiser.{index}.{name}": value.clone() for name, value in entry.items()}
     save_file(tensors, tmp_path / "checkpoint.safetensors", metadata={"step": "2", "scaler": '{"scale": 1024.0}'})
     again = torch.optim.AdamW(model.parameters(), 1e-2)
-    about = restore_state(tmp_path / "checkpoint.safetensors", {"model": model, "ema": ema}, again)
+    about = restore_state(tmp_path / "checkpoint.safetensors", {"model": model, "ema": ema}, again, 2)
     assert about == {"step": 2, "scaler": {"scale": 1024.0}} and ema.n_averaged == 2
     for some, its, average in ((old, optimiser, old_ema), (model, again, ema)):
         steps(some, its, 1, seed=3)
@@ -224,3 +224,71 @@ def test_fingerprint_changes_with_the_weights():
         return torch.nn.Linear(3, 2)
 
     assert fingerprint(layer(0)) == fingerprint(layer(0)) != fingerprint(layer(1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value, dtype):
+    weights = torch.ones(3)
+    weights[1] = value
+    if not (dtype == torch.float8_e4m3fn and value == value):  # which has no infinity
+        save_file({"a": torch.ones(2), "b": weights.to(dtype)}, tmp_path / "w.safetensors")
+        with pytest.raises(InputError, match=r"w\.safetensors has values in b that are infinite or no numbers: again"):
+            read_weights(tmp_path / "w.safetensors", advice="again")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool, torch.complex64])
+def test_weights_of_another_kind_of_number_are_refused(dtype):
+    weights = {name: value.to(dtype) for name, value in torch.nn.Linear(3, 2).state_dict().items()}
+    with pytest.raises(
+        InputError, match=r"f is of another network: bias holds numbers of type \w+, expected .*float32"
+    ):
+        load_strictly(torch.nn.Linear(3, 2), weights, "f", "why")
+
+
+def test_counters_must_be_whole_and_weights_must_fit_the_precision():
+    norm = torch.nn.BatchNorm1d(2)
+    with pytest.raises(InputError, match=r"num_batches_tracked holds numbers of type float32, expected .* int64"):
+        load_strictly(norm, norm.state_dict() | {"num_batches_tracked": torch.tensor(1.0)}, "f", "why")
+    with pytest.raises(InputError, match="has values in weight that are infinite"):
+        load_strictly(norm, norm.state_dict() | {"weight": torch.tensor([1.0, 1e300]).double()}, "f", "why")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "header"),
+    [
+        *[({}, {"step": step}) for step in ("1000000", "6", "0", "-1", "1.5", "true", "null", '"3"', "[3]", "1" * 9)],
+        ({}, {}),
+        *[({f"optimiser.{i}.{key}": None for i in "01" for key in keys}, {}) for keys in (["exp_avg"], ["step"])],
+        ({f"optimiser.{i}.{key}": None for i in "01" for key in ("exp_avg", "exp_avg_sq", "step")}, {"step": "3"}),
+        ({f"optimiser.1.{key}": None for key in ("exp_avg", "exp_avg_sq", "step")}, {"step": "3"}),
+        ({"optimiser.2.exp_avg": torch.zeros(2)}, {"step": "3"}),
+        ({"optimiser.x.exp_avg": torch.zeros(2)}, {"step": "3"}),
+        ({"optimiser.0.exp_avg": torch.zeros(3, 2)}, {"step": "3"}),
+        ({"optimiser.0.step": torch.tensor(4.0)}, {"step": "3"}),
+        ({}, {"step": "4"}),
+    ],
+    ids=str,
+)
+def test_an_impossible_state_is_refused(tmp_path, tensors, header):
+    model = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.AdamW(model.parameters())
+    steps(model, optimiser, 3, seed=0)
+    save_state(tmp_path / "s.safetensors", {"model": model}, optimiser, step=3)
+    state = read_weights(tmp_path / "s.safetensors") | tensors
+    state = {name: value for name, value in state.items() if value is not None}
+    save_file(state, tmp_path / "s.safetensors", metadata=header)
+    again = torch.optim.AdamW(model.parameters())
+    with pytest.raises(InputError, match=r"s\.safetensors (is the state after|does not hold) .*; take a new run dir"):
+        restore_state(tmp_path / "s.safetensors", {"model": model}, again, 5)
+    assert not again.state
+
+
+@pytest.mark.parametrize("last", [0, 2])
+def test_a_state_after_the_last_step_is_refused(tmp_path, last):
+    model = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.AdamW(model.parameters())
+    steps(model, optimiser, 3, seed=0)
+    save_state(tmp_path / "s.safetensors", {"model": model}, optimiser, step=3)
+    with pytest.raises(InputError, match=f"is the state after step 3: expected one from 1 to {last}; take a new run"):
+        restore_state(tmp_path / "s.safetensors", {"model": model}, torch.optim.AdamW(model.parameters()), last)

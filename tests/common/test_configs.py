@@ -33,6 +33,7 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
     maybe: Inner | None = None
     either: Inner | Other = field(default_factory=Other)
+    words: tuple[str, ...] = ("a",)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ class Outer:
     [
         Outer("x"),
         Outer("x", 2.0, 5, Inner((0.25,), "b"), Inner((3.0, 4.0)), Inner((1.0,))),
-        Outer("x", either=Other("small")),
+        Outer("x", either=Other("small"), words=("b", "c")),
     ],
 )
 def test_a_config_comes_back_from_json_as_it_was(config):
@@ -60,7 +61,8 @@ def test_whole_numbers_are_floats_where_floats_are_asked_for_and_missing_fields_
         {"name": "x", "unknown": 1}, {"name": "x", "inner": {"scales": 3}}, {"name": "x", "inner": {"scales": ["a"]}},
         {"name": "x", "inner": {"scales": []}}, {"name": "x", "inner": {"mode": "c"}}, {"name": "x", "inner": None},
         {"name": "x", "inner": {"what": 1}}, {"name": "x", "rate": True}, {"name": "x", "steps": True},
-        {"name": "x", "either": {"network": 3}},
+        {"name": "x", "either": {"network": 3}}, {"name": "x", "inner": {"scales": "12"}}, {"name": ["x"]},
+        {"name": "x", "words": "ab"}, {"name": "x", "words": {"a": 1}}, {"name": "x", "words": ["a", 1]},
     ],
     ids=str,
 )  # fmt: skip
@@ -92,6 +94,6 @@ def test_differences_are_named_with_dots():
 def test_every_field_is_printed():
     text = describe(Outer("x", maybe=Inner(mode="b")))
     assert [line.split()[0] for line in text.splitlines()] == [
-        "name", "rate", "steps", "inner:", "scales", "mode", "maybe:", "scales", "mode", "either:", "network"
+        "name", "rate", "steps", "inner:", "scales", "mode", "maybe:", "scales", "mode", "either:", "network", "words"
     ]  # fmt: skip
     assert "    mode                 b" in text.splitlines()

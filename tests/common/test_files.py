@@ -2,6 +2,9 @@
 
 import errno
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,17 @@ import pytest
 
 from wsfp_helpers.common import files
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import atomic_path, claim_folder, existing_file, read_json, read_rows, write_json
+from wsfp_helpers.common.files import (
+    append_row,
+    atomic_path,
+    claim_folder,
+    existing_file,
+    hold_folder,
+    read_json,
+    read_rows,
+    read_whole_rows,
+    write_json,
+)
 
 
 def no_leftovers(folder):
@@ -95,6 +108,15 @@ def test_json_round_trip_with_numpy_values(tmp_path):
     assert "ä" in path.read_text(encoding="utf-8")
 
 
+def test_names_that_are_no_utf_8_come_back(tmp_path):
+    name = b"a\xff\xfe".decode("utf-8", "surrogateescape")
+    write_json(tmp_path / "a.json", {name: name})
+    append_row(tmp_path / "rows.jsonl", {name: name})
+    assert read_json(tmp_path / "a.json") == {name: name} == read_whole_rows(tmp_path / "rows.jsonl", "rows")[0]
+    with hold_folder(tmp_path / name):
+        assert (tmp_path / name).exists()
+
+
 def test_bad_json_names_the_file(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": ')
@@ -143,3 +165,116 @@ def test_a_folder_in_place_of_a_file_names_the_file_in_it(tmp_path):
     with pytest.raises(InputError, match=r"expected the boxes file itself; did you mean .*boxes\.jsonl\?$"):
         existing_file(tmp_path, "boxes file", "boxes.jsonl")
     assert existing_file(tmp_path / "boxes.jsonl", "boxes file") == tmp_path / "boxes.jsonl"
+
+
+def test_two_processes_cannot_write_one_folder(tmp_path):
+    folder = tmp_path / "out"
+    words = rf"out is in use by process {os.getpid()} on {socket.gethostname()} since \d{{4}}-.* \(.*\): wait for"
+    with hold_folder(folder):
+        with pytest.raises(InputError, match=words), hold_folder(folder):
+            pass
+        with hold_folder(tmp_path / "other"):
+            pass
+        write_json(folder / "a.json", {})
+    with hold_folder(folder):
+        pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.json", "out"]
+
+
+def test_shares_of_one_folder_are_held_apart(tmp_path):
+    with hold_folder(tmp_path, (0, 2)), hold_folder(tmp_path, (1, 2)):
+        with pytest.raises(InputError, match="in use"), hold_folder(tmp_path, (1, 2)):
+            pass
+
+
+HOLDS_AND_WAITS = """
+import sys, time
+from wsfp_helpers.common.files import atomic_path, hold_folder
+with hold_folder(sys.argv[1]), atomic_path(sys.argv[1] + "/a") as part:
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_frees_its_folder_and_leaves_nothing_half_written(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS_AND_WAITS, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=f"in use by process {process.pid} on"), hold_folder(tmp_path):
+            pass
+        process.kill()
+    assert len(list(tmp_path.iterdir())) == 2  # its lock, which counts no more, and half a file
+    (tmp_path / ".theirs.part").touch()
+    with hold_folder(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".theirs.part"]
+
+
+def test_a_folder_that_nothing_was_written_to_does_not_stay(tmp_path):
+    with pytest.raises(ValueError, match="no"), hold_folder(tmp_path / "a" / "b"):
+        raise ValueError("no")
+    (tmp_path / "c").mkdir()
+    with hold_folder(tmp_path / "c"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/deep", "loop", "x" * 300, "/".join(["x" * 100] * 50), "/proc/none"])
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"could not write .* \(\w.*\): check the path"), hold_folder(tmp_path / place):
+        pass
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "\U0001f600" * 63])
+def test_a_name_of_any_legal_length_can_be_written(tmp_path, name):
+    write_json(tmp_path / name, {})
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("place", ["x" * 300, "loop", "null\0byte", "/".join(["x" * 100] * 50)])
+def test_a_path_that_cannot_be_opened_is_not_called_missing(tmp_path, place):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"cannot be opened as label map \(\w.*\): check its name and permissions"):
+        existing_file(tmp_path / place, "label map")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("{}")
+
+    def denied(self, *_):  # chmod does not keep root out
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "open", denied)
+    for read in (existing_file, read_json):
+        with pytest.raises(
+            InputError, match=r"a\.json cannot be opened as .*file \(Permission denied\): check its name"
+        ):
+            read(tmp_path / "a.json")
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is a pipe or device: expected the label map itself, a plain file"):
+        existing_file(tmp_path / "pipe", "label map")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe{", b"{'a': 1}", b"[" * 200_000, b'{"a":' * 200_000, b"1" * 10_000, b"\0"], ids=len
+)
+def test_whatever_is_no_json_is_one_sentence(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json is not valid JSON \(.*\): write it again"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("line", [b"[1]", b"3", b"{", b"\xff", b"[" * 200_000, b""], ids=len)
+def test_a_line_that_is_no_object_is_named(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    append_row(path, {"a": "ä"})
+    assert read_whole_rows(path, "rows") == [{"a": "ä"}]
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(InputError, match=r"rows\.jsonl, line 2 is no JSON object: restore the file, or remove it"):
+        read_whole_rows(path, "rows")

@@ -1,6 +1,7 @@
 """Run directories: another config is refused, the same one resumes, nothing half-written stays."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left"):
         runs.append_metrics(folder, {"step": 2})
     assert (folder / "metrics.jsonl").read_text() == '{"step": 1}\n'

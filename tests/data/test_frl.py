@@ -148,12 +148,17 @@ def test_broken_point_files(tmp_path):
         "".join(lines[:50]): r"points of shape \(49, 2\): expected \(189, 2\)",
         "".join(lines[:50]) + lines[50].split()[0]: r"a\.tem is not a \.tem point file",
         "2\n1 2\n3 4\n": r"points of shape \(2, 2\): expected \(189, 2\)",
+        text.replace(lines[9], "nan 2\n"): r"a\.tem has points that are no pixels of a photograph",
+        text.replace(lines[9], "1 -inf\n"): r"a\.tem has points that are no pixels of a photograph",
+        text.replace(lines[9], "1e9 2\n"): r"a\.tem has points that are no pixels of a photograph",
     }.items():
         path.write_text(bad)
         with pytest.raises(InputError, match=sentence):
             frl.read_points(path)
     with pytest.raises(InputError, match="no point file at"):
         frl.read_points(tmp_path / "none.tem")
+    with pytest.raises(InputError, match="is a folder: expected the point file itself"):
+        frl.read_points(tmp_path)
 
 
 def test_a_hidden_part_is_ignored_where_it_was_drawn():

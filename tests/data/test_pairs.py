@@ -112,6 +112,14 @@ def test_faults_of_helen(tmp_path):
         helen(tmp_path, "val")
 
 
+@pytest.mark.parametrize("key", ["../13_1", "a/b", "/etc/passwd", "a\\b"])
+def test_an_id_of_a_list_is_no_path(tmp_path, key):
+    make_helen(tmp_path)
+    (tmp_path / "testing.txt").write_text(f"1 , {key}\n")
+    with pytest.raises(InputError, match=r"testing\.txt line 1 is '.*': expected 'index , name'"):
+        helen(tmp_path)
+
+
 def test_id_that_a_list_has_twice(tmp_path):
     make_helen(tmp_path)
     (tmp_path / "testing.txt").write_text("1 , 13_1\n2 , 13_1\n")

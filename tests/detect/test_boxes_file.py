@@ -9,7 +9,10 @@ from wsfp_helpers.detect.base import PHRASES, Detection, check_phrase, clip_box
 from wsfp_helpers.detect.boxes import BoxRecord, detect_dataset, merge_boxes, read_boxes, shard_path
 from wsfp_helpers.labels import K
 
-LINE = '{"id":"a","size":[20,30],"detector":"d","boxes":{"eye":[[1,2,3,4,0.5],[5,6,7.5,8,0.75]],"ear":[]}}\n'
+LINE = (
+    '{"id":"a","size":[20,30],"detector":"d","boxes":{"eye":[[1,2,3,4,0.5],[5,6,7.5,8,0.75]],'
+    '"ear":[],"eyebrow":[],"nose":[],"mouth":[]}}\n'
+)
 
 
 def faces(number=10, name="tiny"):
@@ -132,7 +135,7 @@ def test_phrases_and_boxes_at_the_border():
 
 def test_a_file_in_place_of_the_folder_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(InputError, match=r"could not write .*file/boxes\.jsonl .*choose another folder"):
+    with pytest.raises(InputError, match=r"could not write .*/file .*choose another folder"):
         detect_dataset(faces(), Counting(), tmp_path / "file" / "boxes.jsonl")
     assert (tmp_path / "file").read_text() == "old"
 
@@ -142,7 +145,6 @@ def test_rounding_keeps_boxes_valid(tmp_path):
     thin = Detection((3.01, 1.0, 3.02, 5.0), 0.9, "eye")
     whole = Detection((29.96, 1.0, 30.0, 5.0), 0.8, "eye")
     path = tmp_path / "boxes.jsonl"
-    path.write_text(
-        BoxRecord("a", (20, 30), "d", {"eye": [thin, whole, thin._replace(box=(1.0, 1.0, 2.0, 2.0))]}).line()
-    )
+    found = {phrase: [] for phrase in PHRASES} | {"eye": [thin, whole, thin._replace(box=(1.0, 1.0, 2.0, 2.0))]}
+    path.write_text(BoxRecord("a", (20, 30), "d", found).line())
     assert [d.box for d in read_boxes(path)["a"].candidates["eye"]] == [(1, 1, 2, 2)]

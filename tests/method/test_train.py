@@ -388,6 +388,8 @@ def test_no_module_of_the_method_loads_one_that_reads_label_maps():
     assert loaded & with_maps == set()
     rooms = {name.split(".")[1] for name in loaded - {"wsfp_helpers"}}
     assert rooms <= {"common", "labels", "nets", "palette", "data", "detect", "method"}
+    systems = sorted(name for name in every if name.startswith("wsfp_helpers.systems."))
+    assert "wsfp_helpers.systems.weclip" in systems and loaded_by(systems) & with_maps == set()
     assert loaded_by(["wsfp_helpers.stages"]) & with_maps  # so that the check can fail
 
 

@@ -42,32 +42,32 @@ def test_frozen_and_always_in_eval_mode():
 
 def test_cached_once_by_content_and_size(tmp_path, monkeypatch):
     trunk, faces = load_trunk(), pictures(3)
-    first = features(faces, trunk, size=64, folder=tmp_path)
+    first = features(faces, trunk, len(faces), size=64, folder=tmp_path)
     assert first.shape == (3, 16, 384)
     assert first.dtype == torch.float16
     assert not list(tmp_path.rglob("*.part"))
     monkeypatch.setattr(module, "_half", lambda *_: pytest.fail("computed again"))
-    assert torch.equal(features(reversed(faces), trunk, size=64, folder=tmp_path), first.flip(0))
+    assert torch.equal(features(reversed(faces), trunk, len(faces), size=64, folder=tmp_path), first.flip(0))
     with pytest.raises(pytest.fail.Exception):
-        features(faces, trunk, size=80, folder=tmp_path)
+        features(faces, trunk, len(faces), size=80, folder=tmp_path)
     with pytest.raises(pytest.fail.Exception):
-        features(pictures(1, seed=5), trunk, size=64, folder=tmp_path)
+        features(pictures(1, seed=5), trunk, 1, size=64, folder=tmp_path)
 
 
 def test_a_damaged_file_is_computed_again(tmp_path):
     trunk, faces = load_trunk(), pictures(1)
-    first = features(faces, trunk, size=64, folder=tmp_path)
+    first = features(faces, trunk, len(faces), size=64, folder=tmp_path)
     path = next(tmp_path.rglob("*.npy"))
     path.write_bytes(path.read_bytes()[:100])
-    assert torch.equal(features(faces, trunk, size=64, folder=tmp_path), first)
+    assert torch.equal(features(faces, trunk, len(faces), size=64, folder=tmp_path), first)
 
 
 def test_pictures_of_several_sizes_keep_their_order(tmp_path):
     trunk = load_trunk()
     mixed = [*pictures(2, 48), *pictures(1, 32, seed=1), *pictures(1, 48, seed=2)]
-    together = features(mixed, trunk, size=64, folder=tmp_path / "a")
+    together = features(mixed, trunk, len(mixed), size=64, folder=tmp_path / "a")
     for i, picture in enumerate(mixed):
-        alone = features([picture], trunk, size=64, folder=tmp_path / "b")[0]
+        alone = features([picture], trunk, 1, size=64, folder=tmp_path / "b")[0]
         torch.testing.assert_close(together[i], alone, atol=2e-3, rtol=2e-3)
 
 
@@ -78,7 +78,7 @@ def test_as_grid_is_row_major():
 
 def test_errors(tmp_path):
     with pytest.raises(InputError, match="no pictures"):
-        features([], load_trunk())
+        features([], load_trunk(), 0)
     with pytest.raises(InputError, match="no trunk weights"):
         load_trunk(tmp_path / "trunk.safetensors")
     short = tmp_path / "short.safetensors"

@@ -308,7 +308,7 @@ def test_mini_flip_knows_the_prompts() -> None:
 def test_mini_flip_is_small_and_carries_a_card() -> None:
     assert (ASSETS / "mini_flip.safetensors").stat().st_size < 10e6
     card = (ASSETS / "mini_flip.md").read_text()
-    assert "python scripts/train_mini_flip.py" in card
+    assert "python -m scripts.train_mini_vlm mini_flip" in card
     assert "Licence" in card
 
 

@@ -138,3 +138,15 @@ def test_the_head_learns_faster_by_its_factor():
     fit(network, lambda step: ((torch.zeros(1),), torch.zeros(1, 2, 2, dtype=torch.long)), config)
     torch.testing.assert_close(network.head.data, 10 * network.body.data)
     assert network.body.data[0] > 0
+
+
+@pytest.mark.parametrize(
+    "change", [lambda lines: [], lambda lines: lines[:-1], lambda lines: [*lines[:-1], '{"a": 1}']]
+)
+def test_a_state_without_the_metrics_of_its_steps_is_refused(tmp_path, change):
+    batch, config = ((torch.zeros(1, 1, 4, 4),), torch.zeros(1, 4, 4, dtype=torch.long)), FitConfig(2, 1, 0.1)
+    fit(nn.Conv2d(1, 19, 1), lambda step: batch, config, folder=tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "metrics.jsonl").write_text("".join(line + "\n" for line in change(lines)))
+    with pytest.raises(InputError, match="has a state after step 2 without the metrics of these steps: remove"):
+        fit(nn.Conv2d(1, 19, 1), lambda step: batch, config, folder=tmp_path)

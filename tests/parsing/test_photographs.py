@@ -137,6 +137,12 @@ def test_a_picture_that_can_show_no_face_gets_a_warning(folder, tmp_path):
     assert "contrast" in warnings["blank.png"]
 
 
+@pytest.mark.parametrize("colour", ["orange", "blue", "white", "black", (200, 30, 90)])
+def test_a_flat_picture_of_any_colour_gets_a_warning(folder, tmp_path, colour):
+    Image.new("RGB", (60, 40), colour).save(folder / "flat.png")
+    assert "contrast" in parse_photographs(folder, tmp_path / "out", Grey()).warnings["flat.png"]
+
+
 def test_a_large_photograph_is_looked_at_on_a_small_canvas(folder, tmp_path, monkeypatch):
     photograph(1500, 2000, (250, 1250), (500, 1300)).save(folder / "large.jpg")
     seen = []
@@ -238,6 +244,77 @@ def test_a_call_that_can_read_nothing_leaves_no_folder(folder, tmp_path):
     (folder / "a.jpg").write_bytes(b"no picture")
     assert list(parse_photographs(folder, tmp_path / "out", Grey()).failed) == ["a.jpg"]
     assert not (tmp_path / "out").exists()
+
+
+class Dies(Grey):
+    """Is interrupted when it has seen so many views."""
+
+    def __init__(self, views=6):
+        super().__init__()
+        self.views = views
+
+    def parse(self, image):
+        if len(self.seen) >= self.views:
+            raise KeyboardInterrupt
+        return super().parse(image)
+
+
+@pytest.mark.parametrize("half_a_line", [b"", b'{"call": "x", "pho'])
+def test_an_interrupted_call_goes_on_where_it_was(folder, tmp_path, monkeypatch, half_a_line):
+    monkeypatch.setattr(module, "PER_SHEET", 2)
+    for k in range(5):
+        photograph(60 + k, 40).save(folder / f"{k}.png")
+    Image.new("RGB", (60, 40), "orange").save(folder / "0.png")
+    whole, out = parse_photographs(folder, tmp_path / "whole", Grey()), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        parse_photographs(folder, out, Dies())
+    with (out / "unfinished.jsonl").open("ab") as file:
+        file.write(half_a_line)
+    with pytest.raises(KeyboardInterrupt):
+        parse_photographs(folder, out, Dies(views=1))
+    again = Grey()
+    report = parse_photographs(folder, out, again)
+    assert 0 < len(again.seen) < 6 and report.warnings == whole.warnings and "0.png" in report.warnings
+    names = sorted(path.relative_to(out) for path in out.rglob("*"))
+    assert names == sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*"))
+    for name in names:
+        assert (out / name).is_dir() or (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_call_with_other_photographs_starts_anew_after_a_kill(folder, tmp_path):
+    for k in range(5):
+        photograph(60 + k, 40).save(folder / f"{k}.png")
+    with pytest.raises(KeyboardInterrupt):
+        parse_photographs(folder, tmp_path / "out", Dies())
+    photograph(80, 50).save(folder / "0.png")
+    again = Grey()
+    assert len(parse_photographs(folder, tmp_path / "out", again).written) == 5
+    assert read_label_map(tmp_path / "out" / "0.png", 19).shape == (80, 50)
+    assert not (tmp_path / "out" / "unfinished.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b",
+        "a\nb",
+        "zdjęcie",
+        "写真",
+        "😀",
+        "x" * 251,
+        "ü" * 125,
+        "-rf",
+        "a%d{}",
+        b"\xff".decode("utf-8", "surrogateescape"),
+    ],
+)
+def test_a_photograph_may_have_any_name(folder, tmp_path, name):
+    photograph().save(folder / f"{name}.jpg", "JPEG")
+    (folder / f"{name}2.jpg"[-20:]).write_bytes(b"no picture")
+    report = parse_photographs(folder, tmp_path / "out", Grey())
+    assert [path.name for path in report.written] == [f"{name}.png"] and len(report.failed) == 1
+    assert (tmp_path / "out" / f"{name}.png").exists() and len(str(report).splitlines()) == 2
+    str(report).encode()
 
 
 def two_faces(name):

@@ -217,10 +217,12 @@ def test_a_table_of_many_rows_is_written_without_classes(tmp_path):
 def test_another_profile_has_its_own_models_and_subset(config):
     """Section 4.3.4 compares CLIP with FLIP; 4.1.1 scores 3,820 training pictures."""
     assert [(row.name, row.vlm) for row in vlm(config)] == [
-        ("mini-CLIP (general)", "mini_clip"), ("mini-FLIP (faces)", "mini_flip"),
+        ("without (CCD alone)", None), ("mini-CLIP (general)", "mini_clip"),
+        ("mini-FLIP-LABELS (faces, captions from labels)", "mini_flip_labels"), ("mini-FLIP (faces)", "mini_flip"),
     ]  # fmt: skip
     paper = profile("paper")
-    assert [(row.name, row.vlm) for row in vlm(paper)] == [("CLIP (general)", "clip"), ("FLIP (faces)", "flip")]
+    assert [(row.name, row.vlm) for row in vlm(paper)[1:]] == [("CLIP (general)", "clip"), ("FLIP (faces)", "flip")]
+    assert [row.tcd is None for row in vlm(paper)] == [True, False, False]
     assert paper.subset == 3_820 and config.subset == 686 // 3 + 1
 
 

@@ -23,7 +23,10 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], **about: objec
     """Write tensors as safetensors, atomically, with ``about`` (JSON values) in the header."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     with atomic_path(path) as part:
-        save_file(tensors, part, metadata={key: json.dumps(plain(value)) for key, value in about.items()})
+        try:
+            save_file(tensors, part, metadata={key: json.dumps(plain(value)) for key, value in about.items()})
+        except SafetensorError as error:  # of a full disk as well
+            raise OSError(str(error)) from error
 
 
 def save_halved(path: str | Path, network: nn.Module, facts: Mapping[str, object]) -> None:
@@ -53,20 +56,29 @@ def read_weights(path: str | Path, what: str = "weights", advice: str = "write o
         advice: What to do when it cannot be read.
 
     Raises:
-        InputError: There is no such file, or it is truncated or of another format.
+        InputError: There is no such file, it is truncated or of another format, or a value is infinite or no number.
     """
     path = existing_file(path, what)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        content = content.get("state_dict", content.get("model", content))
-        return {name.removeprefix("module."): value for name, value in content.items() if torch.is_tensor(value)}
+            weights = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = content.get("state_dict", content.get("model", content))
+            weights = {name.removeprefix("module."): v for name, v in content.items() if torch.is_tensor(v)}
     except Exception as error:  # torch fails in many ways on a damaged file: IndexError, struct.error, AssertionError
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path} cannot be read as {what} ({why}): it is truncated or of another format; {advice}"
         ) from error
+    _check_finite(weights, path, advice)
+    return weights
+
+
+def _check_finite(weights: Mapping[str, Tensor], path: object, advice: str) -> None:
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.float().isfinite().all():
+            raise InputError(f"{path} has values in {name} that are infinite or no numbers: {advice}")
 
 
 def read_about(path: str | Path, what: str = "weights") -> dict:
@@ -80,7 +92,7 @@ def read_about(path: str | Path, what: str = "weights") -> dict:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
         about = {key: json.loads(value) for key, value in header.items() if key != "format"}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as {what} ({error}): it is truncated or of another format; write it again"
         ) from error
@@ -97,29 +109,45 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: object,
         advice: What to do when they do not fit.
 
     Raises:
-        InputError: A name or shape differs; the first is named.
+        InputError: A name, a shape or the kind of number differs, or a value is too large; the first is named.
     """
     wanted = model.state_dict()
     for name in sorted(wanted.keys() | weights.keys()):
         there, here = (tuple(side[name].shape) if name in side else "nothing" for side in (weights, wanted))
         if there != here:
             raise InputError(f"{path} is of another network: for {name} it has {there}, expected {here}; {advice}")
-    model.load_state_dict(dict(weights))
+        if weights[name].is_floating_point() != wanted[name].is_floating_point():
+            raise InputError(
+                f"{path} is of another network: {name} holds {_kind(weights[name])}, expected {_kind(wanted[name])}; "
+                f"{advice}"
+            )
+    own = {name: value.to(wanted[name].dtype) for name, value in weights.items()}
+    _check_finite(own, path, advice)
+    model.load_state_dict(own)
+
+
+def _kind(value: Tensor) -> str:
+    return f"numbers of type {str(value.dtype).removeprefix('torch.')}"
 
 
 def save_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, **about: object) -> None:
     """Write all that a training needs to go on: the ``modules`` by name, the optimiser, and ``about`` as JSON."""
     state = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
-    for index, entry in optimiser.state_dict()["state"].items():
-        state |= {f"optimiser.{index}.{key}": value for key, value in entry.items() if value is not None}
-    save_weights(path, state, **about)
+    memory = {
+        f"optimiser.{index}.{key}": value
+        for index, entry in optimiser.state_dict()["state"].items()
+        for key, value in entry.items()
+        if value is not None
+    }
+    save_weights(path, state | memory, **about, remembered=len(memory))
 
 
-def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> dict:
-    """Put back what :func:`save_state` wrote; returns its ``about``.
+def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, steps: int) -> dict:
+    """Put back what :func:`save_state` wrote after 1 to ``steps`` steps; returns its ``about``, ``step`` among it.
 
     Raises:
-        InputError: The file is damaged, or of another model.
+        InputError: The file is damaged, of another model, lacks what the optimiser remembers, or is of a step that
+            this training does not have.
     """
     weights, advice = read_weights(path, "training state", "take a new run directory"), "take a new run directory"
     parts: dict[str, dict[str, Tensor]] = {}
@@ -128,12 +156,38 @@ def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
         parts.setdefault(part, {})[rest] = value
     for name, module in modules.items():
         load_strictly(module, parts.get(name, {}), path, advice)
+    about, memory = read_about(path, "training state"), parts.get("optimiser", {})
+    step = about.get("step")
+    if type(step) is not int or not 1 <= step <= steps:
+        raise InputError(f"{path} is the state after step {step}: expected one from 1 to {steps}; {advice}")
+    every = _remembered_shapes(optimiser)
+    known = {name.partition(".")[0] for name in memory}  # a parameter that no loss has reached yet is not remembered
+    wanted = {name: shape for name, shape in every.items() if name.partition(".")[0] in known}
+    shapes = {name: tuple(value.shape) for name, value in memory.items()}
+    counts = [int(value) for name, value in memory.items() if name.endswith(".step")]
+    # The scaler of half precision leaves steps out, which the optimiser does not count.
+    counted = not counts or max(counts) == step or (about.get("scaler") and max(counts) < step)
+    complete = len(memory) == about.pop("remembered", len(every))
+    if shapes != wanted or not complete or not counted or min(counts, default=0) < 0:
+        raise InputError(f"{path} does not hold what the optimiser remembers after step {step}; {advice}")
     entries: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts.get("optimiser", {}).items():
+    for name, value in memory.items():
         index, key = name.split(".", 1)
         entries.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
-    return read_about(path, "training state")
+    return about
+
+
+def _remembered_shapes(optimiser: torch.optim.Optimizer) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what AdamW, or SGD with or without momentum, remembers of its parameters."""
+    keys = ["exp_avg", "exp_avg_sq", "step"] if "betas" in optimiser.defaults else []
+    keys += ["momentum_buffer"] if optimiser.defaults.get("momentum") else []
+    parameters = [each for group in optimiser.param_groups for each in group["params"]]
+    return {
+        f"{index}.{key}": () if key == "step" else tuple(parameter.shape)
+        for index, parameter in enumerate(parameters)
+        for key in keys
+    }
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ import dacite
 from wsfp_helpers.common.errors import InputError
 
 Config = TypeVar("Config")
+LAST_SEED = 99_999_999
+"""The largest seed, small enough for every generator of random numbers that is started with a multiple of it."""
 
 
 def plain(value: object) -> object:
@@ -33,16 +36,33 @@ def read_config(kind: type[Config], content: Any, where: object) -> Config:
     Raises:
         InputError: A field is unknown, has a value of another type, or a value that the dataclass refuses.
     """
-    settings = dacite.Config(cast=[tuple], strict=True, type_hooks={float: _as_float, int: _no_truth})
+    settings = dacite.Config(strict=True, type_hooks={float: _as_float, int: _no_truth})
     try:
         if not isinstance(content, Mapping):
             raise TypeError(f"expected an object, got {content!r}")
-        return dacite.from_dict(kind, content, settings)
+        return dacite.from_dict(kind, _with_tuples(content), settings)
     except (dacite.DaciteError, TypeError, ValueError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
+        why = re.sub('value "<generator.*?>"', "a text", why)  # dacite's words for a text in place of a list
         raise InputError(
             f"{where} does not hold a {kind.__name__} ({why}): choose another file, or make it again"
         ) from error
+
+
+def _with_tuples(value: Any) -> Any:
+    # Not dacite's own cast, which makes a tuple of a text as well.
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def check_range(config: object, **limits: tuple[float, float]) -> None:
+    """Raise :class:`InputError` for a field outside its limits, NaN, or an empty tuple; ``None`` is always inside."""
+    for name, (low, high) in limits.items():
+        value = getattr(config, name)
+        values = value if isinstance(value, tuple) else (value,)
+        if not values or any(each is not None and not low <= each <= high for each in values):
+            raise InputError(f"{name} is {value}: expected {low:,} to {high:,}")
 
 
 def _as_float(value: Any) -> Any:

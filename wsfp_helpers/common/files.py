@@ -1,21 +1,32 @@
-"""Files that are written whole or not at all, and folders that belong to one command and its settings."""
+"""Files that are written whole or not at all, and folders that belong to one command, its settings and one process."""
 
 import hashlib
 import json
 import os
 import re
+import shlex
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from wsfp_helpers.common.errors import InputError
 
 ASSETS = Path(__file__).parents[1] / "assets"
 """What comes with the package: weights, model cards, boxes, SynthFaces-19."""
+LOCK = ".wsfp.lock"
+"""The file that says which process is writing in a folder."""
+ESCAPE = "backslashreplace"
+"""How files are encoded: bytes of a file's name that are no UTF-8 become escapes, which JSON reads back."""
+_TEMPORARY = (".wsfp-", ".part")
+"""Beginning and end of the names of files that are being written."""
 
 
 @contextmanager
@@ -28,7 +39,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(_TEMPORARY[1], _TEMPORARY[0], path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -51,7 +62,7 @@ def write_json(path: str | Path, content: object) -> None:
     """Write ``content`` as indented JSON, atomically."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain) + "\n"
     with atomic_path(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors=ESCAPE)
 
 
 def _plain(value: object) -> object:
@@ -63,11 +74,53 @@ def _plain(value: object) -> object:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; raises :class:`InputError` naming the file when it is missing or not JSON."""
+    """Read a JSON file; raises :class:`InputError` naming the file when it is missing, unreadable or not JSON."""
+    content = existing_file(path, "JSON file").read_bytes()
     try:
-        return json.loads(existing_file(path, "JSON file").read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}): write it again or restore it") from error
+
+
+def append_row(path: str | Path, row: object) -> None:
+    """Add ``row`` to a file of JSON lines, on disk when this returns; raises :class:`InputError` when it cannot be."""
+    path, line = Path(path), json.dumps(row, ensure_ascii=False) + "\n"
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a", encoding="utf-8", errors=ESCAPE) as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if path.exists():
+            os.truncate(path, size)
+        raise InputError(
+            f"could not write {path} ({error.strerror}): free space, then the same command goes on"
+        ) from error
+
+
+def cut_half_row(path: Path) -> None:
+    """Cut off half a line at the end of a file of JSON lines, if it is there, so that rows can be added."""
+    if path.exists():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+
+
+def read_whole_rows(path: str | Path, what: str) -> list[dict]:
+    """Objects of a file of JSON lines; half a line at the end, which a kill leaves, does not count.
+
+    Raises :class:`InputError` when there is no such file, and for a line that is not a JSON object.
+    """
+    rows = []
+    content = existing_file(path, what).read_bytes()
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number} is no JSON object: restore the file, or remove it to start again")
+        rows.append(row)
+    return rows
 
 
 def read_rows(path: str | Path, what: str, pattern: str, form: str) -> list[tuple[str, ...]]:
@@ -99,21 +152,82 @@ def claim_folder(folder: str | Path, settings: Mapping[str, object], files: str,
     write_json(path, wanted)
 
 
+@contextmanager
+def hold_folder(folder: str | Path, share: tuple[int, int] = (0, 1)) -> Iterator[None]:
+    """Keep other processes from writing in ``folder`` until the block ends; a folder that stays empty is removed.
+
+    The lock is the operating system's and ends with the process, however that ends.  ``share=(i, n)`` keeps out only
+    who does the same i-th of n shares.  What a killed process was about to write there is removed.
+
+    Raises:
+        InputError: Another process has the folder (its host, number, command and start are said), or it cannot be
+            written.
+    """
+    folder, (number, count) = Path(folder), share
+    path = folder / (LOCK if count == 1 else f".wsfp.{number}-of-{count}.lock")
+    lock = FileLock(path, timeout=0.2)
+    try:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        path.write_text(_this_process(), encoding="utf-8", errors=ESCAPE)
+    except Timeout:
+        who = path.read_text(encoding="utf-8", errors="replace") or "another process"
+        raise InputError(f"{folder} is in use by {who}: wait for its end, stop it, or choose another folder") from None
+    except OSError as error:
+        raise InputError(
+            f"could not write {folder} ({error.strerror}): check the path, its permissions and free space, or choose "
+            f"another folder"
+        ) from error
+    try:
+        if count == 1:
+            for part in [each for pattern in ("", "*/") for each in folder.glob(pattern + "*".join(_TEMPORARY))]:
+                part.unlink(missing_ok=True)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
+
+
+def _this_process() -> str:
+    command = " ".join(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]).split())[:200]
+    now = datetime.now().astimezone().isoformat(" ", "seconds")
+    return f"process {os.getpid()} on {socket.gethostname()} since {now} ({command})"
+
+
 def existing(path: str | Path, what: str = "file") -> Path:
-    """``path`` if it exists, else an :class:`InputError` that names it."""
+    """``path`` if it exists, else an :class:`InputError` that names it and says why it cannot be read."""
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"no {what} at {path}: check the path")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"no {what} at {path}: check the path") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, what, error) from error
     return path
 
 
 def existing_file(path: str | Path, what: str = "file", inside: str = "") -> Path:
-    """``path`` if it is there and no folder; ``inside`` is the name that a file of this kind has in its folder."""
+    """``path`` if it is a file that may be read; ``inside`` is the name that a file of this kind has in its folder."""
     path = existing(path, what)
     if path.is_dir():
         hint = f"; did you mean {path / inside}?" if inside and (path / inside).exists() else ""
         raise InputError(f"{path} is a folder: expected the {what} itself{hint}")
+    if not path.is_file():
+        raise InputError(f"{path} is a pipe or device: expected the {what} itself, a plain file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise _unreadable(path, what, error) from error
     return path
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> InputError:
+    why = getattr(error, "strerror", None) or error
+    return InputError(f"{path} cannot be opened as {what} ({why}): check its name and permissions")
 
 
 def sha256_of(path: str | Path) -> str:

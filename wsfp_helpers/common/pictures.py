@@ -17,6 +17,11 @@ from wsfp_helpers.common.files import atomic_path, existing_file
 
 # Pillow refuses pictures of twice MAX_IMAGE_PIXELS, and warns of those between: they are read like any other.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Of odd metadata, with a line of Pillow's code: the picture is read, or refused with a sentence of ours.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""Formats that are read, whatever a file is called: others of Pillow's start programs (EPS) or hold no photographs."""
 
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that is no image, only part of one, or too large."""
@@ -47,7 +52,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     """Height and width of a picture as :func:`read_image` gives it, from its header only."""
     existing_file(path, "image")
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return picture.size if turned else picture.size[::-1]
     except _DAMAGED as error:
@@ -99,7 +104,7 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
     existing_file(path, "image")
     with ExitStack() as stack:
         try:
-            picture = stack.enter_context(Image.open(path))
+            picture = stack.enter_context(Image.open(path, formats=FORMATS))
             picture.load()
         except _DAMAGED as error:
             raise _no_image(path, error) from error

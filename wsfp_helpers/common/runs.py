@@ -4,15 +4,15 @@ A folder holds ``config.json``, ``metrics.jsonl`` (one JSON object a line) and w
 to one config and seed: the same run may be started again in it, which resumes, another one is refused.
 """
 
-import json
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+import torch
+
 from wsfp_helpers.common.configs import differences, plain
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import existing, read_json, write_json
+from wsfp_helpers.common.files import LOCK, append_row, cut_half_row, read_json, read_whole_rows, write_json
 from wsfp_helpers.common.machine import machine, revision, versions
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
@@ -21,8 +21,8 @@ CONFIG, METRICS = "config.json", "metrics.jsonl"
 def start_run(folder: str | Path, config: object, seed: int = 0) -> Path:
     """Make ``folder`` the directory of a run of ``config`` (a dataclass or mapping), or find that it is already.
 
-    Writes ``config.json`` with seed, versions, revision, machine and date; a half-written last line that a kill left
-    in ``metrics.jsonl`` is cut off.
+    Writes ``config.json`` with seed, versions, revision, machine, threads and date; a half-written last line that a
+    kill left in ``metrics.jsonl`` is cut off.
 
     Raises:
         InputError: The folder holds another run (the first difference is named), or files but no run.
@@ -38,44 +38,29 @@ def start_run(folder: str | Path, config: object, seed: int = 0) -> Path:
                 f"{folder} holds a run with {key} = {old!r}, this one has {new!r}: choose another folder, or remove "
                 f"this one to start again"
             )
-        _cut_half_line(folder / METRICS)
+        cut_half_row(folder / METRICS)
         return folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(each.name != LOCK for each in folder.iterdir())):
         raise InputError(f"{folder} exists and is not the folder of a run (it has no {CONFIG}): choose another folder")
     date = datetime.now().astimezone().isoformat("T", "seconds")
-    about = {"revision": revision(), "machine": machine(), "date": date, "versions": versions()}
+    about = {
+        "revision": revision(), "machine": machine(), "threads": torch.get_num_threads(), "date": date,
+        "versions": versions(),
+    }  # fmt: skip
     write_json(folder / CONFIG, wanted | about)
     return folder
 
 
 def append_metrics(folder: str | Path, row: Mapping[str, object]) -> None:
     """Add one line to ``metrics.jsonl``, on disk when this returns; raises :class:`InputError` when it cannot be."""
-    path, line = Path(folder) / METRICS, json.dumps(plain(row), ensure_ascii=False) + "\n"
-    size = path.stat().st_size if path.exists() else 0
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        if path.exists():
-            os.truncate(path, size)
-        raise InputError(f"could not write {path} ({error.strerror}): free space and start the run again") from error
+    append_row(Path(folder) / METRICS, plain(row))
 
 
 def read_metrics(folder: str | Path) -> list[dict]:
     """All lines of ``metrics.jsonl``; of lines with the same ``step``, which a resumed run repeats, the last counts."""
-    rows: dict[object, dict] = {}
-    lines = existing(Path(folder) / METRICS, "metrics of a run").read_text(encoding="utf-8").splitlines(keepends=True)
-    for number, line in enumerate(line for line in lines if line.endswith("\n")):
-        row = json.loads(line)
-        key = row.get("step", ("line", number))
+    rows: dict[str, dict] = {}
+    for number, row in enumerate(read_whole_rows(Path(folder) / METRICS, "metrics of a run")):
+        key = repr(row.get("step", ("line", number)))
         rows.pop(key, None)
         rows[key] = row
     return list(rows.values())
-
-
-def _cut_half_line(path: Path) -> None:
-    if path.exists():
-        content = path.read_bytes()
-        os.truncate(path, content.rfind(b"\n") + 1)

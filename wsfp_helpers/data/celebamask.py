@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.cache import label_table
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import claim_folder, existing, read_rows
+from wsfp_helpers.common.files import claim_folder, existing, hold_folder, read_rows
 from wsfp_helpers.common.machine import cpu_count
 from wsfp_helpers.common.pictures import open_picture, read_label_map, write_index_png
 from wsfp_helpers.data.faces import Faces, announce, present_classes
@@ -71,7 +71,6 @@ def merge(root: str | Path, out: str | Path, counts: Mapping[str, int] = COUNTS)
     root, out = Path(root), Path(out)
     splits = split_ids(root, counts)
     _, read_map, _ = _masks(root)
-    claim_folder(out, {"source": str(root.resolve())}, "label maps", "*/*.png")
 
     def fault_of(split: str, key: str) -> str | None:
         path = out / split / f"{key}.png"
@@ -85,7 +84,8 @@ def merge(root: str | Path, out: str | Path, counts: Mapping[str, int] = COUNTS)
         return None
 
     jobs = [(split, key) for split, ids in splits.items() for key in ids]
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with hold_folder(out), ThreadPoolExecutor(cpu_count()) as pool:
+        claim_folder(out, {"source": str(root.resolve())}, "label maps", "*/*.png")
         found = pool.map(lambda job: fault_of(*job), jobs)
         faults = list(tqdm(found, "label maps", len(jobs), unit="image", leave=False))
     return {key: fault for (_, key), fault in zip(jobs, faults, strict=True) if fault is not None}

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.cache import cache_dir, data_dirs
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import ASSETS, existing
+from wsfp_helpers.common.files import ASSETS, existing, existing_file
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.folder import read_picture
 from wsfp_helpers.data.weak import WeakFaces
@@ -144,11 +144,13 @@ def read_points(path: str | Path) -> np.ndarray:
 
     Raises :class:`InputError` when the file is not a template of 189 points.
     """
-    lines = existing(path, "point file").read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = existing_file(path, "point file").read_text(encoding="utf-8", errors="replace").splitlines()
     try:
         points = np.array([line.split() for line in lines[1 : int(lines[0]) + 1]], float)
     except (ValueError, IndexError) as error:
         raise InputError(f"{path} is not a .tem point file ({error}): download it again") from error
+    if not (abs(points) < 10**5).all():
+        raise InputError(f"{path} has points that are no pixels of a photograph: download it again")
     if points.shape != (POINTS, 2):
         raise InputError(f"{path} has points of shape {points.shape}: expected {(POINTS, 2)}; download it again")
     return points

@@ -59,7 +59,7 @@ def _smith(root: Path, split: str) -> Faces:
 
 def read_list(path: Path) -> list[str]:
     """Ids of a list with lines ``index , name``; raises :class:`InputError` naming a line of another form."""
-    return [name for (name,) in read_rows(path, "list of Helen", r"\d+\s*,\s*(.+)", "'index , name'")]
+    return [name for (name,) in read_rows(path, "list of Helen", r"\d+\s*,\s*([\w.-]+)", "'index , name'")]
 
 
 def picture_path(root: Path, key: str) -> Path:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import ASSETS, existing
+from wsfp_helpers.common.pictures import FORMATS
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import COMPONENTS
@@ -66,7 +67,7 @@ def _label_map(pack: str, members: dict[str, str], key: str) -> np.ndarray:
 
 
 def _picture(pack: str, member: str) -> Image.Image:
-    return Image.open(io.BytesIO(_archive(pack, os.getpid()).read(member)))
+    return Image.open(io.BytesIO(_archive(pack, os.getpid()).read(member)), formats=FORMATS)
 
 
 @cache

@@ -13,12 +13,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import ASSETS, atomic_path, existing_file
+from wsfp_helpers.common.files import ASSETS, ESCAPE, atomic_path, existing_file, hold_folder
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, Detector
 
@@ -84,22 +83,30 @@ def _parse(line: bytes, where: str) -> BoxRecord:
             phrase: [Detection((x1, y1, x2, y2), score, phrase) for x1, y1, x2, y2, score in boxes]
             for phrase, boxes in found.items()
         }
+        if not isinstance(key, str) or not isinstance(name, str):
+            raise TypeError("expected texts as id and detector")
+        if type(height) is not int or type(width) is not int or not 0 < min(height, width) <= max(height, width) < 1e6:
+            raise ValueError(f"expected the height and width of a picture, got {height} and {width}")
+        if candidates.keys() != set(PHRASES):
+            raise ValueError(f"expected the phrases {', '.join(PHRASES)}, got {', '.join(candidates) or 'none'}")
         for phrase, detections in candidates.items():
-            for x1, y1, x2, y2 in (d.box for d in detections):
+            for (x1, y1, x2, y2), score, _ in detections:
+                if not {type(each) for each in (x1, y1, x2, y2, score)} <= {int, float} or not 0 <= score <= 1:
+                    raise ValueError(f"expected four numbers and a score from 0 to 1, got {[x1, y1, x2, y2, score]}")
                 if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
                     raise InputError(
                         f"{where}: the {phrase} box [{x1}, {y1}, {x2}, {y2}] of {key} is not inside its picture of "
                         f"{width} x {height} pixels; expected x1, y1, x2, y2 in pixels"
                     )
             detections.sort(key=lambda d: -d.score)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f'{where} is not a line of a boxes file ({error}): expected {{"id", "size": [H, W], "detector", "boxes": '
             f'{{"eye": [[x1, y1, x2, y2, score], ...], ...}}}}; remove the line'
         ) from error
-    return BoxRecord(str(key), (int(height), int(width)), name, candidates)
+    return BoxRecord(key, (height, width), name, candidates)
 
 
 def detect_dataset(
@@ -120,25 +127,31 @@ def detect_dataset(
         raise InputError(f"shard {number} of {count}: expected a number from 0 to {count - 1}")
     path = Path(out) if count == 1 else shard_path(out, number, count)
     mine = range(number, len(faces), count)
-    done = _resume(path, [faces.ids[i] for i in mine], detector.name, phrases)
-    todo = [i for i in mine if faces.ids[i] not in done]
-    with _open_to_append(path) as file, tqdm(total=len(mine), initial=len(done), desc=path.name) as bar:
-        for start in range(0, len(todo), batch):
-            chosen = todo[start : start + batch]
-            images = [faces.image(i) for i in chosen]
-            for i, image, found in zip(chosen, images, detector.detect_batch(images, phrases), strict=True):
-                file.write(BoxRecord(faces.ids[i], image.shape[:2], detector.name, found).line())
-            file.flush()
-            bar.update(len(chosen))
+    with hold_folder(path.parent, shard):
+        done = _resume(path, [faces.ids[i] for i in mine], detector.name, phrases)
+        todo = [i for i in mine if faces.ids[i] not in done]
+        _append(path, [])  # a share without pictures has a file as well
+        with tqdm(total=len(mine), initial=len(done), desc=path.name) as bar:
+            for start in range(0, len(todo), batch):
+                chosen = todo[start : start + batch]
+                images = [faces.image(i) for i in chosen]
+                found = zip(chosen, images, detector.detect_batch(images, phrases), strict=True)
+                _append(
+                    path, [BoxRecord(faces.ids[i], image.shape[:2], detector.name, each) for i, image, each in found]
+                )
+                bar.update(len(chosen))
     return path
 
 
-def _open_to_append(path: Path) -> TextIO:
+def _append(path: Path, records: Sequence[BoxRecord]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a", encoding="utf-8")
+        with path.open("a", encoding="utf-8", errors=ESCAPE) as file:
+            file.write("".join(record.line() for record in records))
     except OSError as error:
-        raise InputError(f"could not write {path} ({error.strerror}): choose another folder for the boxes") from error
+        raise InputError(
+            f"could not write {path} ({error.strerror}): free space, then the same command goes on, or choose another "
+            f"folder"
+        ) from error
 
 
 def _resume(path: Path, ids: Sequence[str], detector: str, phrases: Sequence[str]) -> Boxes:
@@ -169,7 +182,7 @@ def merge_boxes(out: str | Path, count: int, faces: WeakFaces) -> Path:
         records |= read_boxes(shard_path(out, number, count))
     check_complete(records, faces, out)
     with atomic_path(out) as part:
-        part.write_text("".join(records[key].line() for key in faces.ids), encoding="utf-8")
+        part.write_text("".join(records[key].line() for key in faces.ids), encoding="utf-8", errors=ESCAPE)
     return Path(out)
 
 

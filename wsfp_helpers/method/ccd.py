@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import BOX_CLASSES, PHRASE_OF, Box, Candidates, Detection
@@ -51,8 +52,9 @@ class CCDConfig:
     def __post_init__(self) -> None:
         if self.reference not in ("image", "face"):
             raise InputError(f"unknown reference {self.reference!r} of the side test: expected 'image' or 'face'")
-        if not 0 <= self.probability <= 1:
-            raise InputError(f"probability {self.probability} of masking: expected a value from 0 to 1")
+        check_range(
+            self, score_threshold=(0, 1), min_area=(0, 1), max_area=(0, 1), max_aspect=(1, 10**12), probability=(0, 1)
+        )
 
 
 def judge(

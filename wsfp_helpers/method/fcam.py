@@ -16,8 +16,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.checkpoints import fingerprint, read_weights, save_weights
+from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import claim_folder, existing
+from wsfp_helpers.common.files import claim_folder, existing, hold_folder
 from wsfp_helpers.common.pictures import flip_image
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
@@ -40,6 +41,9 @@ class FcamConfig:
     """How many blocks, counted from the last, give the attention (``None``: all trained ones)."""
     affinity: bool = True
     """Spreads a map once along the attention among patches."""
+
+    def __post_init__(self) -> None:
+        check_range(self, scales=(0.1, 10), attention_layers=(1, 100))
 
 
 @dataclass(frozen=True)
@@ -154,13 +158,13 @@ def extract_to_folder(
     """
     folder = Path(folder)
     settings = {"data": faces.name, "network": fingerprint(vit), "fcam": asdict(config or FcamConfig())}
-    claim_folder(folder, settings, "FCAMs", "*.safetensors")
-    missing = [
-        i for i in range(shard[0], len(faces), shard[1]) if not (folder / f"{faces.ids[i]}.safetensors").exists()
-    ]
-    if not missing:
-        return FcamFolder(folder)
-    return save_fcams(extract(vit, faces.subset(missing), config), folder, len(missing))
+    with hold_folder(folder, shard):
+        claim_folder(folder, settings, "FCAMs", "*.safetensors")
+        mine = range(shard[0], len(faces), shard[1])
+        missing = [i for i in mine if not (folder / f"{faces.ids[i]}.safetensors").exists()]
+        if not missing:
+            return FcamFolder(folder)
+        return save_fcams(extract(vit, faces.subset(missing), config), folder, len(missing))
 
 
 class FcamFolder:
@@ -184,7 +188,14 @@ class FcamFolder:
         path, advice = self.paths[index], "remove it and run `wsfp fcam` again"
         tensors = read_weights(path, "FCAMs", advice)
         try:
-            grids = tuple(tensors[f"scale{i}"] for i in range(len(tensors) - 2))
-            return Fcam(path.stem, tensors["classes"].numpy(), grids, tuple(tensors["size"].tolist()))
+            grids = tuple(tensors[f"scale{i}"] for i in range(max(len(tensors) - 2, 1)))
+            classes, size = tensors["classes"], tensors["size"]
         except KeyError as error:
             raise InputError(f"{path} is not a saved FCAM (it has no {error}): {advice}") from error
+        if not all(grid.is_floating_point() and grid.ndim == 3 and len(grid) == len(classes) for grid in grids):
+            raise InputError(f"{path} is not a saved FCAM (its maps are not one for each class): {advice}")
+        if classes.dtype != torch.int64 or not set(classes.tolist()) <= set(range(len(CELEBAMASK.components))):
+            raise InputError(f"{path} is not a saved FCAM (its classes are not 0 to 17): {advice}")
+        if size.dtype != torch.int64 or size.shape != (2,) or not 0 < size.min() <= size.max() < 10**5:
+            raise InputError(f"{path} is not a saved FCAM (its size is {size.tolist()}): {advice}")
+        return Fcam(path.stem, classes.numpy(), grids, tuple(size.tolist()))

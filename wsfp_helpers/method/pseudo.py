@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import claim_folder, existing
+from wsfp_helpers.common.files import claim_folder, existing, hold_folder
 from wsfp_helpers.common.pictures import read_label_map, write_index_png
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
@@ -67,9 +67,15 @@ def write_pseudo_labels(
     folder[0]  # so that weights of anything else are refused before the folder is claimed
     source = folder.paths[0].parent.resolve()
     settings = {"theta": float(theta), "size": None if size is None else list(size), "fcams": str(source)}
-    claim_folder(out, settings, "pseudo labels", "*.png")
+    with hold_folder(out):
+        claim_folder(out, settings, "pseudo labels", "*.png")
+        _write_all(folder, out, theta, size, workers)
+    return out
+
+
+def _write_all(folder: FcamFolder, out: Path, theta: float, size: tuple[int, int] | None, workers: int) -> None:
     chunks = [list(chunk) for chunk in np.array_split(range(len(folder)), min(len(folder), 32 * workers))]
-    work = partial(_write_chunk, source, out, theta, size)
+    work = partial(_write_chunk, folder.paths[0].parent, out, theta, size)
     with tqdm(total=len(folder), desc="pseudo labels", unit="image", leave=False) as bar:
         if workers == 1:
             for chunk in chunks:
@@ -79,7 +85,6 @@ def write_pseudo_labels(
             with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
                 for done in pool.map(work, chunks):
                     bar.update(done)
-    return out
 
 
 def _write_chunk(path: Path, out: Path, theta: float, size: tuple[int, int] | None, indices: Sequence[int]) -> int:

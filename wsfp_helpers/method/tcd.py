@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.labels import PROMPTS
 from wsfp_helpers.method.vit import ClassTokenOutput, patch_attention
 from wsfp_helpers.nets.vlm import VisionLanguageModel
@@ -59,6 +60,10 @@ class TcdConfig:
     """Non-corresponding prompts l: all other K - 1, or only those of the picture's other present components."""
     max_classes_per_image: int = 0
     """Renders a random choice of so many present components of each picture (0: all)."""
+
+    def __post_init__(self) -> None:
+        weights = ("alpha0", "alpha1", "beta0", "beta1", "beta2", "reg")
+        check_range(self, max_classes_per_image=(0, 1000), **dict.fromkeys(weights, (0, 10**4)))
 
     @property
     def renders(self) -> bool:

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.accelerator import new_accelerator
 from wsfp_helpers.common.checkpoints import load_strictly, read_weights, restore_state, save_state, save_weights
+from wsfp_helpers.common.configs import LAST_SEED, check_range
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import IMAGENET_MEAN, IMAGENET_STD, flip_image, normalise, resize, to_tensor
 from wsfp_helpers.common.runs import append_metrics
@@ -79,6 +80,13 @@ class TrainConfig:
     save_every: int = 200
     """Optimiser steps between two checkpoints."""
 
+    def __post_init__(self) -> None:
+        check_range(
+            self, epochs=(0, 10**5), batch_size=(1, 10**5), lr=(0, 10), min_lr=(0, 10), warmup_lr=(0, 10),
+            warmup_epochs=(0, 10**5), backbone_lr=(0, 1000), weight_decay=(0, 10), seed=(0, LAST_SEED),
+            accumulate=(1, 10**4), clip=(0, 10**6), ema=(0, 1), workers=(0, 256), save_every=(1, 10**8),
+        )  # fmt: skip
+
     def learning_rate(self, epoch: float) -> float:
         """Learning rate at a fractional epoch: linear warm-up, then a cosine to ``min_lr``."""
         scale = self.batch_size * self.accumulate / 512 if self.lr_scaling == "linear512" else 1.0
@@ -132,7 +140,9 @@ class TrainingSet(Dataset):
         self.features = None
         if vit.frozen_blocks:
             self.features = vit_inputs(vit, _Pictures(faces))
-            self.small = torch.stack([self._small(to_tensor([faces.image(i)])) for i in range(len(faces))])
+            self.small = torch.empty((len(faces), 3, picture_size, picture_size), dtype=torch.uint8)
+            for i in range(len(faces)):
+                self.small[i] = self._small(to_tensor([faces.image(i)]))
         else:
             self.augment = make_augmentation(augmentation, vit.size, faces.scheme)
 
@@ -282,8 +292,9 @@ class Trainer:
         self.run.mkdir(parents=True, exist_ok=True)
         if not (self.run / CHECKPOINT).exists():
             return 0
-        about = restore_state(self.run / CHECKPOINT, self.modules, self.optimiser)
-        if self.accelerator.scaler is not None and about["scaler"]:
+        steps = self.config.epochs * self.steps_per_epoch
+        about = restore_state(self.run / CHECKPOINT, self.modules, self.optimiser, steps)
+        if self.accelerator.scaler is not None and about.get("scaler"):
             self.accelerator.scaler.load_state_dict(about["scaler"])
         return about["step"]
 

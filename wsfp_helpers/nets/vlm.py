@@ -122,8 +122,13 @@ class WordTokenizer:
 
 
 def mini_flip() -> VisionLanguageModel:
-    """The embedded stand-in of FLIP, trained by ``scripts/train_mini_flip.py`` (model card: assets/mini_flip.md)."""
+    """The embedded stand-in of FLIP, trained by ``scripts/train_mini_vlm.py`` (model card: assets/mini_flip.md)."""
     return embedded_model("mini_flip")
+
+
+def mini_flip_labels() -> VisionLanguageModel:
+    """A mini-FLIP whose captions come from image-level labels (model card: assets/mini_flip_labels.md)."""
+    return embedded_model("mini_flip_labels")
 
 
 def mini_clip() -> VisionLanguageModel:

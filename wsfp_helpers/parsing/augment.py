@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.pictures import flip_image
 from wsfp_helpers.labels import CELEBAMASK, IGNORE, flip_label_map
 
@@ -35,6 +36,10 @@ class AugmentConfig:
     """Probability that brows are blended into the skin around them: rendered ones are darker than real ones."""
     occlusion: float = 0.15
     photometric: float = 0.9
+
+    def __post_init__(self) -> None:
+        shares = ("wide", "elastic", "background", "fade", "occlusion", "photometric")
+        check_range(self, rotation=(0, 180), **dict.fromkeys(shares, (0, 1)))
 
 
 PLAIN = AugmentConfig(wide=0, rotation=0, elastic=0, occlusion=0, photometric=0)
@@ -184,7 +189,7 @@ def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
     """The picture after JPEG compression."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="JPEG", quality=quality)
-    return np.array(Image.open(buffer))
+    return np.array(Image.open(buffer, formats=["JPEG"]))
 
 
 def _uint8(image: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from torchvision.models import segmentation
 
 from wsfp_helpers.common.cache import require
 from wsfp_helpers.common.checkpoints import load_strictly, read_weights, save_halved
+from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.machine import device
 from wsfp_helpers.common.pictures import flip_image, normalise, resize_label_map, to_tensor
@@ -56,6 +57,9 @@ class DeepLabConfig:
         default_factory=lambda: FitConfig(steps=181_372, batch=4, lr=7e-4, head_factor=10, save_every=2000)
     )
     """Optimiser and length of the training."""
+
+    def __post_init__(self) -> None:
+        check_range(self, size=(16, 4096), crop=(16, 4096), scale=(0.05, 20), test_scales=(0.05, 20))
 
     def build(self, seed: int = 0) -> nn.Module:
         """The network with its pretrained backbone; what is random comes from ``seed``.

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.accelerator import new_accelerator
 from wsfp_helpers.common.checkpoints import restore_state, save_state
+from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.machine import device
 from wsfp_helpers.common.runs import append_metrics, read_metrics
@@ -46,6 +47,12 @@ class FitConfig:
     """Weight of the soft Dice loss beside the cross-entropy."""
     save_every: int = 200
     """Steps between two saved states."""
+
+    def __post_init__(self) -> None:
+        check_range(
+            self, steps=(1, 10**8), batch=(1, 10**5), lr=(0, 1000), weight_decay=(0, 10), head_factor=(0, 1000),
+            power=(0, 10), warmup=(0, 10**8), dice=(0, 1000), save_every=(1, 10**8),
+        )  # fmt: skip
 
 
 def poly(step: int, steps: int, power: float = 0.9, warmup: int = 0) -> float:
@@ -159,7 +166,7 @@ def optimise(
         optimiser = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
     else:
         optimiser = torch.optim.SGD(parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    losses = [] if folder is None else _resume(Path(folder), network, optimiser)
+    losses = [] if folder is None else _resume(Path(folder), network, optimiser, config.steps)
     wrapped, optimiser = accelerator.prepare(network, optimiser)
     rates = [group["lr"] * group["factor"] for group in parameters]
     wrapped.train()
@@ -196,15 +203,18 @@ def _state(folder: str | Path) -> Path:
     return Path(folder) / "state.safetensors"
 
 
-def _resume(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> list[float]:
+def _resume(folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, steps: int) -> list[float]:
     """Losses of the steps that were done before, with network and optimiser as they were after them."""
     folder.mkdir(parents=True, exist_ok=True)
     if (old := folder / "state.pt").exists():
         raise InputError(f"{old} is the state of a training with an older version: remove {folder} to start again")
     if not _state(folder).exists():
         return []
-    done = restore_state(_state(folder), {"network": network}, optimiser)["step"]
-    return [row["loss"] for row in read_metrics(folder)[:done]]
+    done = restore_state(_state(folder), {"network": network}, optimiser, steps)["step"]
+    rows = read_metrics(folder)[:done]
+    if [row.get("step") for row in rows] != [*range(1, done + 1)] or not all("loss" in row for row in rows):
+        raise InputError(f"{folder} has a state after step {done} without the metrics of these steps: remove {folder}")
+    return [row["loss"] for row in rows]
 
 
 def _parameter_groups(network: Any, config: FitConfig) -> list[dict]:

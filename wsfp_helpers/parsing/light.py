@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.checkpoints import save_halved
+from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import resize_label_map, to_tensor
 from wsfp_helpers.data.weak import WeakFaces
@@ -58,6 +59,14 @@ class ParserConfig:
         )
     )
     """Optimiser and length of the training."""
+
+    def __post_init__(self) -> None:
+        check_range(
+            self, size=(16, 2048), width=(4, 4096), stem=(1, 1024), window=(4, 2048), dropout=(0, 1),
+            stem_dropout=(0, 1), copies=(0, 1000), rare_copies=(0, 1000), balance=(0, 10),
+        )  # fmt: skip
+        if self.size % 4 or self.window % 4:
+            raise InputError(f"size is {self.size} and window {self.window}: expected multiples of 4")
 
     def train(
         self,

@@ -10,9 +10,18 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.checkpoints import fingerprint
-from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import atomic_path, claim_folder, existing
-from wsfp_helpers.common.pictures import read_image, resize_label_map, write_index_png
+from wsfp_helpers.common.configs import key_of
+from wsfp_helpers.common.errors import InputError, one_line
+from wsfp_helpers.common.files import (
+    append_row,
+    atomic_path,
+    claim_folder,
+    cut_half_row,
+    existing,
+    hold_folder,
+    read_whole_rows,
+)
+from wsfp_helpers.common.pictures import read_image, read_label_map, resize_label_map, write_index_png
 from wsfp_helpers.data.folder import SUFFIXES
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
@@ -21,8 +30,10 @@ from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.parsing.zoom import FaceParser, Parsed, ZoomSettings
 
 SMALL, FLAT = 32, 4.0
-"""A photograph with a shorter side in pixels, or a standard deviation of its values, below these shows no face."""
+"""A photograph with a shorter side in pixels, or a standard deviation of every colour, below these shows no face."""
 SHEETS = "sheets"
+UNFINISHED = "unfinished.jsonl"
+"""What a call has done so far; it goes on from there after a kill, and removes the file at its end."""
 PER_SHEET = 20
 SURE = 0.75
 """A photograph whose face has less mean confidence than this in the closest look gets a warning."""
@@ -52,7 +63,7 @@ class ParseReport:
                 f"skipped: {len(self.skipped)} files of other formats than {', '.join(SUFFIXES)}, the first is "
                 f"{self.skipped[0]}: convert photographs to JPEG"
             )
-        return "\n".join(lines)
+        return "\n".join(map(one_line, lines))
 
 
 def parse_photographs(source: str | Path, out: str | Path, parser: str | Path | FaceParser = "weak") -> ParseReport:
@@ -61,15 +72,17 @@ def parse_photographs(source: str | Path, out: str | Path, parser: str | Path | 
     A label map is an index PNG of the 19 classes with the size that the photograph has on a screen (its EXIF
     orientation applied).  A photograph that cannot be read is named in ``failed`` and the others go on; one without a
     clear face gets an answer and a warning.  ``out`` may hold what this parser has written before: maps of the same
-    names are replaced, sheets are kept and numbered on.  Raises :class:`InputError` when there is nothing to do, when
-    ``out`` is the folder of the photographs or holds PNG files of anything else, another parser's maps among them, or
-    when two photographs would get the same name.
+    names are replaced, sheets are kept and numbered on.  After a kill the same call goes on.
+
+    Raises:
+        InputError: There is nothing to do, ``out`` is the folder of the photographs, in use, or holds PNG files of
+            anything else, another parser's maps among them, or two photographs would get the same name.
     """
     photographs, skipped = find_photographs(source)
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: expected a folder for the label maps; choose another")
-    if out.resolve() == photographs[0].parent.resolve():
+    if out.exists() and out.samefile(photographs[0].parent):
         raise InputError(
             f"{out} is the folder of the photographs, which could be overwritten: choose another for --out"
         )
@@ -78,30 +91,46 @@ def parse_photographs(source: str | Path, out: str | Path, parser: str | Path | 
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"two photographs in {source} are called {twice!r}, and so would be their maps: rename one")
     parser = parser if isinstance(parser, FaceParser) else load_parser(parser)
-    settings = {"parser": fingerprint(parser.network)}
-    report, tiles = ParseReport(skipped), []
+    report = ParseReport(skipped)
+    with hold_folder(out):
+        _parse_all(photographs, out, parser, report)
+    return report
+
+
+def _parse_all(photographs: list[Path], out: Path, parser: FaceParser, report: ParseReport) -> None:
+    settings, progress, tiles = {"parser": fingerprint(parser.network)}, out / UNFINISHED, []
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in photographs]
+    call = key_of({"photographs": facts, **settings})
+    cut_half_row(progress)
+    rows = read_whole_rows(progress, "progress of wsfp parse") if progress.exists() else []
+    done = {row["photograph"]: row for row in rows if row.get("call") == call}
+    first = next((row["sheet"] for row in done.values()), None) or _free_number(out / SHEETS)
     for photograph in tqdm(photographs, desc="parse", unit="photograph", leave=False, disable=len(photographs) == 1):
         try:
             image = read_image(photograph)
         except (InputError, ValueError, MemoryError, Image.DecompressionBombError) as error:
             report.failed[photograph.name] = str(error)
             continue
-        parsed = parser.parse(image)
-        label_map, _ = parsed.label_map()
         path = out / f"{photograph.stem}.png"
-        if not report.written:  # only now, so that a call that can read no photograph leaves no folder behind
-            claim_folder(out, settings, "label maps", "*.png")
-        write_index_png(path, label_map, PALETTE)
+        if photograph.name in done and path.exists():
+            label_map, doubt = read_label_map(path, len(CELEBAMASK)), done[photograph.name]["warning"]
+        else:
+            parsed = parser.parse(image)
+            label_map, doubt = parsed.label_map()[0], find_doubt(parsed, image)
+            if not report.written:  # only now, so that a call that can read no photograph leaves no folder behind
+                claim_folder(out, settings, "label maps", "*.png")
+            write_index_png(path, label_map, PALETTE)
+            append_row(progress, {"call": call, "sheet": first, "photograph": photograph.name, "warning": doubt})
         report.written.append(path)
-        if doubt := find_doubt(parsed, image):
+        if doubt:
             report.warnings[photograph.name] = doubt
         tiles.append(_tile(image, label_map, photograph.name, doubt))
         if len(tiles) == PER_SHEET:
-            report.sheets.append(_write_sheet(tiles, out / SHEETS))
+            report.sheets.append(_write_sheet(tiles, _sheet_path(out / SHEETS, first + len(report.sheets))))
             tiles = []
     if tiles:
-        report.sheets.append(_write_sheet(tiles, out / SHEETS))
-    return report
+        report.sheets.append(_write_sheet(tiles, _sheet_path(out / SHEETS, first + len(report.sheets))))
+    progress.unlink(missing_ok=True)
 
 
 def predict_set(faces: WeakFaces, out: str | Path, parser: str | Path | FaceParser) -> Path:
@@ -112,12 +141,13 @@ def predict_set(faces: WeakFaces, out: str | Path, parser: str | Path | FacePars
     holds maps of another parser or set.
     """
     out, parser = Path(out), parser if isinstance(parser, FaceParser) else load_parser(parser)
-    claim_folder(out, {"parser": fingerprint(parser.network), "faces": faces.name}, "label maps", "*.png")
     settings = ZoomSettings(most=0) if faces.framed else ZoomSettings()
-    for index, key in enumerate(tqdm(faces.ids, desc=f"predict, {faces.name}", unit="face", leave=False)):
-        path = out / f"{key}.png"
-        if not path.exists():
-            write_index_png(path, parser.predict(faces.image(index), settings)[0], PALETTE)
+    with hold_folder(out):
+        claim_folder(out, {"parser": fingerprint(parser.network), "faces": faces.name}, "label maps", "*.png")
+        for index, key in enumerate(tqdm(faces.ids, desc=f"predict, {faces.name}", unit="face", leave=False)):
+            path = out / f"{key}.png"
+            if not path.exists():
+                write_index_png(path, parser.predict(faces.image(index), settings)[0], PALETTE)
     return out
 
 
@@ -139,7 +169,7 @@ def find_doubt(parsed: Parsed, image: np.ndarray) -> str:
     height, width = image.shape[:2]
     if min(height, width) < SMALL:
         return f"too small ({width} x {height} pixels): the map is a guess"
-    if image[::4, ::4].std() < FLAT:
+    if image[::4, ::4].std((0, 1)).max() < FLAT:
         return "hardly any contrast: the map is a guess"
     if parsed.face is None:
         return "no face was found: the map is a guess"
@@ -157,13 +187,20 @@ def _tile(image: np.ndarray, label_map: np.ndarray, name: str, doubt: str) -> Im
     tile = Image.new("RGB", (2 * _TILE, _TILE + _LINE), "white")
     for start, picture in ((0, photograph), (_TILE, overlay)):
         tile.paste(picture, (start + (_TILE - picture.width) // 2, (_TILE - picture.height) // 2))
-    text = f"{name}  (!) {doubt.partition(':')[0]}" if doubt else name
+    text = one_line(f"{name}  (!) {doubt.partition(':')[0]}" if doubt else name)
     ImageDraw.Draw(tile).text((4, _TILE + 2), text[:76], "#b00000" if doubt else "black", ImageFont.load_default(12))
     return tile
 
 
-def _write_sheet(tiles: list[Image.Image], folder: Path) -> Path:
-    """Write a sheet with the first number of ``folder`` that is free."""
+def _free_number(folder: Path) -> int:
+    return next(number for number in count(1) if not _sheet_path(folder, number).exists())
+
+
+def _sheet_path(folder: Path, number: int) -> Path:
+    return folder / f"sheet_{number:03d}.png"
+
+
+def _write_sheet(tiles: list[Image.Image], path: Path) -> Path:
     columns = min(2, len(tiles))
     rows = -(-len(tiles) // columns)
     legend = list(_legend(2 * _TILE * columns))
@@ -175,8 +212,6 @@ def _write_sheet(tiles: list[Image.Image], folder: Path) -> Path:
         y = rows * tiles[0].height + line * _LINE
         draw.rectangle((x, y + 2, x + 12, y + 14), tuple(PALETTE[k].tolist()), "black")
         draw.text((x + 16, y + 1), CELEBAMASK.words[k], "black", font)
-    numbered = (folder / f"sheet_{number:03d}.png" for number in count(1))
-    path = next(path for path in numbered if not path.exists())
     with atomic_path(path) as part:
         sheet.save(part, format="PNG")
     return path

@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import existing
-from wsfp_helpers.common.pictures import read_label_map
+from wsfp_helpers.common.pictures import open_picture, read_label_map
 from wsfp_helpers.labels import LAPA, SCHEMES, Scheme, to_lapa
 from wsfp_helpers.palette import palette
 from wsfp_helpers.score.confusion import Scores, evaluate_pairs
+from wsfp_helpers.score.mistakes import Look, look, name_mistakes
 
 
 def evaluate_folders(
@@ -42,6 +42,7 @@ def evaluate_folders(
         )
     names = _matching_names(Path(pred), Path(gt))
     repainted, repainted_truth, resized = 0, 0, []
+    looks: tuple[list[Look], list[Look]] = [], []
 
     def pairs() -> Iterable[tuple[np.ndarray, np.ndarray]]:
         nonlocal repainted, repainted_truth
@@ -50,12 +51,14 @@ def evaluate_folders(
             repainted += _other_palette(Path(pred) / name, source)
             truth = read_label_map(Path(gt) / name, len(scheme))
             repainted_truth += _other_palette(Path(gt) / name, scheme)
+            looks[0].append(look(prediction, source))
+            looks[1].append(look(truth, scheme))
             if prediction.shape != truth.shape:
                 resized.append((name, prediction.shape, truth.shape))
             yield to_lapa(prediction, mode, ears_to_skin) if mapped else prediction, truth
 
     scores = evaluate_pairs(pairs(), scheme)
-    notes = list(scores.notes)
+    notes = [*scores.notes, *name_mistakes(looks[0], "the predictions"), *name_mistakes(looks[1], "the label maps")]
     if mapped:
         ears = ", ears counted as skin" if ears_to_skin else ""
         notes.insert(0, f"note: predictions mapped from 19 to 11 classes, mode {mode}{ears}")
@@ -111,7 +114,7 @@ def _pngs(folder: Path, what: str) -> set[str]:
 
 def _other_palette(path: Path, scheme: Scheme) -> bool:
     """Whether an index PNG has other colours than ours; raises :class:`InputError` if it has ours in another order."""
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         if picture.mode != "P":
             return False
         colours = np.array(picture.getpalette("RGB"), int).reshape(-1, 3)[: len(scheme)]

@@ -30,6 +30,7 @@ class McTformerPlus(System):
     title, paper, supervision = "MCTformer+", "Xu et al., TPAMI 2024", "I"
     tried = (ClassTokenConfig(), ClassTokenConfig(theta=0.7), ClassTokenConfig(2.0), ClassTokenConfig(2.0, 0.7))
     reads = ("theta",)
+    chosen = 2
     disentangled = False
     network: MultiClassTokenViT
 

@@ -57,6 +57,7 @@ class Clims(VitSystem):
     title, paper, supervision = "CLIMS", "Xie et al., CVPR 2022", "I+L"
     models = ("vlm",)
     reads = ("theta",)
+    chosen = 1
     tried = (ClimsConfig(), ClimsConfig(cbs=0.1), ClimsConfig(theta=0.7, cbs=0.1), ClimsConfig(cbs=0.03))
     settings: ClimsConfig
 

@@ -43,6 +43,7 @@ class ClipEs(System):
     title, paper, supervision = "CLIP-ES", "Lin et al., CVPR 2023", "I+L"
     models = ("dense",)
     reads = ("alpha", "box", "blocks", "layers", "steps")
+    chosen = 3
     tried = (ClipEsConfig(), ClipEsConfig(blocks=2), ClipEsConfig(blocks=2, box=0.7), ClipEsConfig(blocks=2, steps=0))
 
     def __init__(self, parts: Parts, settings: ClipEsConfig, seed: int = 0) -> None:

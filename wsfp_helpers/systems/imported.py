@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from wsfp_helpers.common.configs import read_config
+from wsfp_helpers.common.configs import check_range, read_config
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import existing, read_json
 from wsfp_helpers.common.pictures import read_label_map
@@ -40,6 +40,9 @@ class Card:
     """Height and width of every map."""
     classes: tuple[str, ...]
     """Names of the classes in the order of the ids, the background first."""
+
+    def __post_init__(self) -> None:
+        check_range(self, size=(1, 10**5))
 
 
 def read_card(folder: str | Path) -> Card:

@@ -30,8 +30,10 @@ IMPORTED = ("torchvision", "timm", "open_clip")
 
 SHIPPED_WEIGHTS = {
     "trunk": ("trunk.safetensors", "scripts/make_trunk.py"),
-    "mini-FLIP": ("mini_flip.safetensors", "scripts/train_mini_flip.py"),
-    "mini-CLIP": ("mini_clip.safetensors", "scripts/train_mini_flip.py --general"),
+    "mini-FLIP": ("mini_flip.safetensors", "scripts/train_mini_vlm.py mini_flip"),
+    "mini-FLIP, labels": ("mini_flip_labels.safetensors", "scripts/train_mini_vlm.py mini_flip_labels"),
+    "mini-FLIP, places": ("mini_flip_dense.safetensors", "scripts/train_dense_vlm.py"),
+    "mini-CLIP": ("mini_clip.safetensors", "scripts/train_mini_vlm.py mini_clip"),
     "detector": ("detector.safetensors", "scripts/train_detector.py"),
     "maps, baseline": ("fcam_base.safetensors", "scripts/ship_models.py"),
     "maps, with CCD": ("fcam_ccd.safetensors", "scripts/ship_models.py"),

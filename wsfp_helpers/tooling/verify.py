@@ -14,7 +14,8 @@ from wsfp_helpers.common.machine import cpu_count
 from wsfp_helpers.common.pictures import check_label_values, check_mode, open_picture, picture_size, read_image
 from wsfp_helpers.data import celebamask, frl, helen, lapa
 from wsfp_helpers.data.folder import pictures_by_id
-from wsfp_helpers.labels import CELEBAMASK, LAPA
+from wsfp_helpers.labels import CELEBAMASK, LAPA, Scheme
+from wsfp_helpers.score.mistakes import Look, look, name_mistakes
 
 KINDS = {
     "missing": "missing files",
@@ -26,6 +27,7 @@ KINDS = {
     "orphan": "label maps without a picture",
     "lists": "faults of the lists and the splits",
     "hash": "files that are not those of the registry",
+    "mistake": "signs of a mistake in all label maps",
 }
 """Kinds of faults, with the words of the report."""
 
@@ -71,10 +73,10 @@ class Report:
 
 @dataclass(frozen=True)
 class _Map:
-    """A file of a label map and what it may hold: class ids below ``classes``, or 0 and 255, or anything."""
+    """A file of a label map and what it may hold: class ids of ``scheme``, or 0 and 255, or anything."""
 
     path: Path
-    classes: int | None = None
+    scheme: Scheme | None = None
     binary: bool = False
     size: tuple[int, int] | None = None
 
@@ -123,7 +125,7 @@ _CELEBAMASK_SIZE = (celebamask.MAP_SIZE, celebamask.MAP_SIZE)
 
 def _merged(root: Path) -> dict[str, list[_Map]]:
     files = sorted((root / celebamask.MERGED).glob("*.png"))
-    return {file.stem: [_Map(file, len(CELEBAMASK), size=_CELEBAMASK_SIZE)] for file in files}
+    return {file.stem: [_Map(file, CELEBAMASK, size=_CELEBAMASK_SIZE)] for file in files}
 
 
 def _parts(report: Report) -> dict[str, list[_Map]]:
@@ -140,24 +142,24 @@ def _parts(report: Report) -> dict[str, list[_Map]]:
 
 def _lapa(report: Report) -> None:
     folders = {split: (report.path / split / "images", report.path / split / "labels") for split in lapa.SPLITS}
-    _check_paired(report, folders, len(LAPA))
+    _check_paired(report, folders, LAPA)
     _check_counts(report, lapa.COUNTS)
 
 
 def _helen(report: Report) -> None:
     folders = {split: (report.path / split,) * 2 for split in helen.RELABELLED if (report.path / split).is_dir()}
     # test_resize holds the pictures of test in another size, under the same ids.
-    _check_paired(report, folders, len(LAPA), "_image", "_label", copies=("test_resize",))
+    _check_paired(report, folders, LAPA, "_image", "_label", copies=("test_resize",))
 
 
 def _folder(report: Report) -> None:
-    _check_paired(report, {"folder": (report.path / "images", report.path / "labels")}, len(CELEBAMASK))
+    _check_paired(report, {"folder": (report.path / "images", report.path / "labels")}, CELEBAMASK)
 
 
 def _check_paired(
     report: Report,
     folders: Mapping[str, tuple[Path, Path]],
-    classes: int,
+    scheme: Scheme,
     picture_ending: str = "",
     map_ending: str = "",
     copies: Collection[str] = (),
@@ -171,7 +173,7 @@ def _check_paired(
             report.add("missing", f"no picture in {images}")
         for key, paths in found.items():
             pictures += paths
-            maps.append(_Map(labels / f"{key}{map_ending}.png", classes, size=_size(paths[0])))
+            maps.append(_Map(labels / f"{key}{map_ending}.png", scheme, size=_size(paths[0])))
             ids += [key] * len(paths) if split not in copies else []
         report.counts[f"pictures of {split}"] = sum(map(len, found.values()))
         for file in sorted(labels.glob(f"*{map_ending}.png")):
@@ -238,8 +240,12 @@ def _check_files(report: Report, pictures: Collection[Path], maps: Collection[_M
             report.faults.append(found)
         elif (other := first.setdefault(found, path)) != path:
             report.add("duplicate picture", f"{path} is the same picture as {other}")
-    for faults in thread_map(_check_map, maps, desc="label maps", **options):
+    looks = []
+    for faults, seen in thread_map(_check_map, maps, desc="label maps", **options):
         report.faults += faults
+        looks += [seen] if seen is not None else []
+    for text in name_mistakes(looks, "the label maps"):
+        report.add("mistake", text.removeprefix("warning: "))
 
 
 def _check_picture(path: Path) -> str | Fault:
@@ -253,19 +259,22 @@ def _check_picture(path: Path) -> str | Fault:
         return Fault("unreadable", str(error))
 
 
-def _check_map(file: _Map) -> list[Fault]:
+def _check_map(file: _Map) -> tuple[list[Fault], Look | None]:
+    """What is wrong with a label map, and where its parts lie if it can be looked at."""
     path, faults = file.path, []
     if not path.is_file():
-        return [Fault("missing", f"no label map at {path}")]
+        return [Fault("missing", f"no label map at {path}")], None
     try:
         with open_picture(path) as picture:
             mode, values, grey = picture.mode, np.array(picture), np.array(picture.convert("L"))
     except InputError as error:
-        return [Fault("unreadable", str(error))]
-    if file.classes is not None:
+        return [Fault("unreadable", str(error))], None
+    seen = None
+    if file.scheme is not None:
         try:
             check_mode(mode, path)
-            check_label_values(values, file.classes, path)
+            check_label_values(values, len(file.scheme), path)
+            seen = look(values, file.scheme)
         except InputError as error:
             faults.append(Fault("values", str(error)))
     if file.binary and np.any((grey != 0) & (grey != 255)):
@@ -273,7 +282,7 @@ def _check_map(file: _Map) -> list[Fault]:
     if file.size is not None and values.shape[:2] != file.size:
         got, expected = (f"{width} x {height}" for height, width in (values.shape[:2], file.size))
         faults.append(Fault("size", f"{path} is {got}: expected {expected}"))
-    return faults
+    return faults, seen
 
 
 _LAYOUTS = (

@@ -1,0 +1,215 @@
+"""Kills, full disks, signals and second processes: each stage goes on to the same bytes, or says what to do."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.bad_inputs import photograph
+from tests.fixtures import CELEBA_COUNTS, make_celebamask
+from wsfp_helpers import stages
+from wsfp_helpers.common.checkpoints import read_weights
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import hold_folder
+from wsfp_helpers.common.runs import read_metrics
+from wsfp_helpers.data.celebamask import merge
+from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.method.regions import RegionConfig
+from wsfp_helpers.parsing import photographs
+from wsfp_helpers.profiles import Source, profile
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed after a fork")
+KILLS = int(os.environ.get("WSFP_KILLS", 3))
+"""Moments at which each stage is killed, the first and the last write among them."""
+
+
+def tiny():
+    """The embedded profile, trained for two steps, its state kept after each."""
+    whole = profile("embedded")
+    fit = replace(whole.parser.fit, steps=2, batch=2, save_every=1)
+    return replace(
+        whole,
+        ccd=None,
+        train=replace(whole.train, epochs=1, batch_size=2, warmup_epochs=0, tcd=None, save_every=1),
+        parser=replace(whole.parser, copies=0, rare_copies=0, fit=fit),
+    )
+
+
+STAGES = {
+    "ccd": lambda base, out: stages.run_ccd(tiny(), out, images=True),
+    "train": lambda base, out: stages.run_train(tiny(), out),
+    "fcam": lambda base, out: stages.run_fcam(base / "train", out),
+    "pseudo": lambda base, out: stages.run_pseudo(base / "fcam", out),
+    "regions": lambda base, out: stages.run_regions(
+        tiny(), base / "fcam", out, settings=RegionConfig(clusters=(16,), rounds=0)
+    ),
+    "parser": lambda base, out: stages.run_parser(tiny(), base / "pseudo", out),
+    "parse": lambda base, out: photographs.parse_photographs(base / "photographs", out),
+    "predict": lambda base, out: photographs.predict_set(tiny().faces("test").weak, out, "weak"),
+    "merge": lambda base, out: merge(base / "celebamask", out, CELEBA_COUNTS),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """What every stage makes without a fault, from four faces."""
+    patch, place = pytest.MonkeyPatch(), tmp_path_factory.mktemp("stages")
+    patch.setenv("WSFP_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setattr(Source, "open", lambda self: synthfaces(self.split).subset(range(4)))
+    patch.setattr(photographs, "PER_SHEET", 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a fork has no other threads
+    for name in "ab":
+        photograph(str(place / "photographs" / f"{name}.jpg"), (60 + ord(name), 70))
+    make_celebamask(place / "celebamask")
+    for name, run in STAGES.items():
+        run(place, place / name)
+    yield place
+    torch.set_num_threads(threads)
+    patch.undo()
+
+
+def in_a_fork(work):
+    """Do ``work`` in a child process; its exit status, 0 when ``work`` returned and 3 for an :class:`InputError`."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        except InputError:
+            os._exit(3)
+        except BaseException:
+            os._exit(4)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def on_writes(act):
+    """Call ``act(n)`` before the n-th opening for writing, renaming, cutting or removal of a file in this process."""
+    count = 0
+
+    def hook(event, arguments):
+        nonlocal count
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes or event in ("os.rename", "os.truncate", "os.remove"):
+            count += 1
+            act(count)
+
+    sys.addaudithook(hook)
+
+
+def count_writes(run, folder):
+    """How often a stage writes."""
+    log = folder.with_suffix(".log")
+    last = os.open(log, os.O_RDWR | os.O_CREAT)
+    work = lambda: (on_writes(lambda n: os.pwrite(last, f"{n:9}".encode(), 0)), run(folder))  # noqa: E731
+    assert in_a_fork(work) == 0
+    os.close(last)
+    shutil.rmtree(folder)
+    return int(log.read_text())
+
+
+def content(folder):
+    """What must be the same of two folders: bytes, but tensors of states and without dates and repeated steps."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = str(path.relative_to(folder))
+        if name == "config.json":
+            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "date"}
+        elif name == "metrics.jsonl":
+            found[name] = read_metrics(folder)
+        elif name == "checkpoint.safetensors":
+            found[name] = {key: value.tolist() for key, value in read_weights(path).items()}
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_killed_stage_goes_on_to_the_same_bytes(base, tmp_path, name):
+    def run(out):
+        STAGES[name](base, out)
+
+    writes = count_writes(run, tmp_path / "count")
+    assert writes > 5
+    last = writes - (name == "parse")  # whose last write frees the folder: it is done, and a new call makes new sheets
+    moments = {1, last, *random.Random(name).sample(range(2, last), min(KILLS, last) - 2)}
+    for moment in sorted(moments):
+        out = tmp_path / str(moment)
+
+        def die(n, moment=moment):
+            if n == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        assert in_a_fork(lambda out=out, die=die: (on_writes(die), run(out))) == signal.SIGKILL
+        run(out)
+        assert content(out) == content(base / name), f"killed before write {moment} of {writes}"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(base, tmp_path, name):
+    # A limit on the size of files fails as a full disk does: in the middle of a write.
+    largest = max(path.stat().st_size for path in (base / name).rglob("*") if path.is_file())
+
+    def work():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
+        STAGES[name](base, tmp_path / "out")
+
+    assert os.waitstatus_to_exitcode(in_a_fork(work)) == 3
+    assert not [path for path in tmp_path.rglob("*.part")]
+    STAGES[name](base, tmp_path / "out")
+    assert content(tmp_path / "out") == content(base / name)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_second_process_in_a_folder_is_refused(base, tmp_path, name):
+    with hold_folder(tmp_path / "out"):
+        before = content(tmp_path / "out")
+        with pytest.raises(
+            InputError, match=rf"out is in use by process {os.getpid()} on \S+ since .*: wait for its end"
+        ):
+            STAGES[name](base, tmp_path / "out")
+        assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_command_with_a_sentence(tmp_path, number, code):
+    for i in range(30):
+        photograph(str(tmp_path / "in" / f"{i}.jpg"), (200, 200))
+    command = [sys.executable, "-m", "wsfp_helpers.cli", "parse", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    ) as process:
+        while process.poll() is None and not list((tmp_path / "out").glob("*.png")):
+            time.sleep(0.05)
+        start = time.monotonic()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    print(f"ended {time.monotonic() - start:.2f} s after the signal")
+    assert time.monotonic() - start < 3  # a second on an idle machine
+    assert process.returncode == code and "Traceback" not in said
+    assert said.splitlines()[-1].endswith(
+        "wsfp: stopped; what was written is whole, and the same command goes on from there"
+    )
+    left = {path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".png"}
+    assert left <= {"settings.json", "unfinished.jsonl", "sheets"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+def test_a_full_output_is_a_sentence():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "wsfp_helpers.cli", "profile"], stdout=full, stderr=subprocess.PIPE, text=True,
+            cwd=Path(__file__).parents[1],
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "wsfp: could not use the output (No space left on device): check path, rights and space\n"

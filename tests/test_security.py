@@ -1,0 +1,71 @@
+"""No socket in an embedded run, no picture in a format that starts programs."""
+
+import ast
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import wsfp_helpers
+from tests.bad_inputs import EPS, fcam, photograph, trained
+from wsfp_helpers.cli import app
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.pictures import read_image
+from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.profiles import Source
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No socket can be made; gives the tries."""
+    tries = []
+
+    def refuse(*arguments, **keywords):
+        tries.append(arguments)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return tries
+
+
+def test_an_embedded_run_opens_no_socket(tmp_path, monkeypatch, offline):
+    monkeypatch.setattr(Source, "open", lambda self: synthfaces(self.split).subset(range(2)))
+    monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    trained()
+    fcam()
+    photograph()
+    for command in (
+        "ccd --out boxes", "fcam --run run --out fcams", "pseudo --fcams fcams --out labels", "profile",
+        "predict --parser weak --out maps", "parse a.jpg --out parsed",
+    ):  # fmt: skip
+        result = CliRunner().invoke(app, command.split())
+        assert result.exit_code == 0, (command, result.output)
+    assert offline == []
+    with pytest.raises(OSError, match="no network"):
+        socket.create_connection(("localhost", 1))  # so that the check can fail
+
+
+def test_every_picture_is_opened_in_formats_that_are_named():
+    calls = []
+    for path in Path(wsfp_helpers.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
+                calls.append((path.name, "formats" in {keyword.arg for keyword in node.keywords}))
+    assert len(calls) >= 4 and all(named for _, named in calls)
+
+
+def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", pytest.fail)
+    monkeypatch.setattr("subprocess.check_call", pytest.fail)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    (tmp_path / "a.jpg").write_bytes(EPS)
+    with Image.open(tmp_path / "a.jpg") as picture:
+        assert picture.format == "EPS"  # Pillow alone goes by the content
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        read_image(tmp_path / "a.jpg")

@@ -1,0 +1,149 @@
+"""Feed damaged files to every reader until the time is over: each may return or raise InputError, nothing else.
+
+usage: python -m tools.fuzz [SECONDS] [--seed N]      60 seconds by default; a file that breaks a reader is kept in
+                                                      tests/corpus/READER/, which the tests read again
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+
+from wsfp_helpers.common.checkpoints import read_about, read_weights, save_weights
+from wsfp_helpers.common.configs import plain, read_config
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import ASSETS, read_json, read_whole_rows
+from wsfp_helpers.common.pictures import picture_size, read_image, read_label_map, write_index_png
+from wsfp_helpers.data.celebamask import read_mapping, read_partition
+from wsfp_helpers.data.frl import POINTS, read_points
+from wsfp_helpers.data.helen import read_list
+from wsfp_helpers.detect.boxes import read_boxes
+from wsfp_helpers.method.fcam import FcamFolder
+from wsfp_helpers.palette import PALETTE
+from wsfp_helpers.profiles import Profile, profile
+
+CORPUS = Path(__file__).parents[1] / "tests" / "corpus"
+
+
+def _encoded(kind: str) -> bytes:
+    with TemporaryDirectory() as place:
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)).save(f"{place}/a", kind)
+        return Path(place, "a").read_bytes()
+
+
+def _written(write: Callable[[Path], object]) -> bytes:
+    with TemporaryDirectory() as place:
+        write(Path(place, "a"))
+        return Path(place, "a").read_bytes()
+
+
+def _fcams(path: Path) -> None:
+    (fcam,) = (FcamFolder(path.parent)[i] for i in range(1))
+    fcam.maps((8, 8))
+
+
+_TENSORS = {"scale0": torch.rand(2, 4, 4).half(), "classes": torch.tensor([0, 1]), "size": torch.tensor([8, 8])}
+_SAFE = _written(lambda path: save_weights(path, _TENSORS, step=3))
+_PICTURES = [_encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP")]
+_BOXES = b"".join((ASSETS / "boxes_synthfaces_val.jsonl").read_bytes().splitlines(keepends=True)[:2])
+_JSON = [b'{"a": [1, 2.5, null, true, "x"], "b": {"c": -1e3}}\n', b'{"step": 1, "loss": 0.5}\n{"step": 2}\n']
+
+READERS: dict[str, tuple[str, Callable[[Path], object], list[bytes]]] = {
+    "pictures": ("a.jpg", read_image, _PICTURES),
+    "sizes": ("a.jpg", picture_size, _PICTURES),
+    "label maps": ("a.png", partial(read_label_map, classes=19), [
+        _written(lambda path: write_index_png(path, np.arange(16, dtype=np.uint8).reshape(4, 4), PALETTE))]),
+    "boxes": ("a.jsonl", read_boxes, [_BOXES]),
+    "json": ("a.json", read_json, _JSON),
+    "rows": ("a.jsonl", partial(read_whole_rows, what="rows"), _JSON),
+    "configs": ("a.json", lambda path: read_config(Profile, read_json(path), path), [
+        json.dumps(plain(profile("embedded"))).encode()]),
+    "weights": ("a.safetensors", read_weights, [_SAFE]),
+    "headers": ("a.safetensors", read_about, [_SAFE]),
+    "state dicts": ("a.pth", read_weights, [_written(lambda path: torch.save({"a": torch.ones(2)}, path))]),
+    "activation maps": ("a.safetensors", _fcams, [_SAFE]),
+    "points": ("a.tem", read_points, [f"{POINTS}\n".encode() + b"1.5\t2.5\n" * POINTS]),
+    "lists of Helen": ("a.txt", read_list, [b"1 , 10_1\n2 , 11_2\n"]),
+    "mappings": ("a.txt", read_mapping, [b"idx orig_idx orig_file\n0 500 000501.jpg\n"]),
+    "partitions": ("a.txt", read_partition, [b"000001.jpg 0\n000002.jpg 1\n"]),
+}  # fmt: skip
+"""Name of the file, reader and whole files, by what is read."""
+
+
+def damaged(seeds: list[bytes], rng: np.random.Generator) -> bytes:
+    """One of ``seeds`` with bytes changed, cut, repeated or put in, a few times."""
+    content = bytearray(seeds[rng.integers(len(seeds))])
+    for _ in range(rng.integers(1, 6)):
+        at, length = rng.integers(len(content) + 1), rng.integers(1, 9)
+        match rng.integers(6):
+            case 0:
+                content[at : at + length] = rng.bytes(length)
+            case 1:
+                del content[at:]
+            case 2:
+                del content[at : at + length]
+            case 3:
+                content[at:at] = content[max(at - 8 * length, 0) : at]
+            case 4:
+                content[at:at] = (b"\0", b"\xff", b"[", b"NaN", b"1e999", b"-", b"\n", b"\xc2\xb2", b"../")[
+                    length % 9
+                ] * 2
+            case _:
+                if at < len(content):
+                    content[at] ^= 1 << rng.integers(8)
+    return bytes(content)
+
+
+def breaks(name: str, content: bytes) -> Exception | None:
+    """What a reader raises for a file beside :class:`InputError`."""
+    file, read, _ = READERS[name]
+    with TemporaryDirectory() as place:
+        path = Path(place, file)
+        path.write_bytes(content)
+        try:
+            read(path)
+        except InputError as error:
+            return None if len(str(error).splitlines()) == 1 else error
+        except Exception as error:
+            return error
+    return None
+
+
+def corpus() -> Iterator[tuple[str, bytes]]:
+    """Readers and the kept files that once broke them."""
+    for path in sorted(CORPUS.glob("*/*")):
+        yield path.parent.name, path.read_bytes()
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seconds", type=float, nargs="?", default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng, end, count, found = np.random.default_rng(options.seed), time.monotonic() + options.seconds, 0, 0
+    while time.monotonic() < end:
+        for name, (_, _, seeds) in READERS.items():
+            content = damaged(seeds, rng)
+            count += 1
+            if (error := breaks(name, content)) is not None:
+                found += 1
+                path = CORPUS / name / hashlib.sha256(content).hexdigest()[:12]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                print(f"{name}: {type(error).__name__}: {str(error)[:150]!r}: kept in {path}")
+    print(f"{count:,} files, {found} of them broke a reader")
+    return int(found > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
