@@ -195,7 +195,7 @@ def test_a_signal_ends_a_command_with_a_sentence(tmp_path, number, code):
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
     print(f"ended {time.monotonic() - start:.2f} s after the signal")
-    assert time.monotonic() - start < 3  # a second on an idle machine
+    assert time.monotonic() - start < 10  # one or two seconds, more on a busy machine
     assert process.returncode == code and "Traceback" not in said
     assert said.splitlines()[-1].endswith(
         "wsfp: stopped; what was written is whole, and the same command goes on from there"
