@@ -187,6 +187,47 @@ def test_shares_of_one_folder_are_held_apart(tmp_path):
             pass
 
 
+@pytest.mark.parametrize(("first", "second"), [((0, 1), (0, 2)), ((0, 2), (0, 1)), ((1, 4), (0, 1))])
+def test_a_share_and_the_whole_keep_each_other_out(tmp_path, first, second):
+    with hold_folder(tmp_path, first), atomic_path(tmp_path / "a") as part:
+        with pytest.raises(InputError, match=f"in use by process {os.getpid()} on"), hold_folder(tmp_path, second):
+            pass
+        part.write_text("whole")
+    with hold_folder(tmp_path, second):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_another_process_is_writing_below_a_folder_is_left_alone(tmp_path):
+    with hold_folder(tmp_path / "run"), atomic_path(tmp_path / "run" / "a") as part:
+        (tmp_path / "sheets").mkdir()
+        (tmp_path / "sheets" / ".wsfp-1.part").touch()  # of a killed one
+        with hold_folder(tmp_path):
+            pass
+        assert part.exists()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "run", "sheets"]
+
+
+def test_a_full_disk_leaves_no_lock_behind(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(InputError, match=r"could not write .*out \(No space left"), hold_folder(tmp_path / "out"):
+            pass
+    assert not list(tmp_path.iterdir())
+    with hold_folder(tmp_path / "out"):
+        pass
+
+
+def test_a_lock_that_ends_while_it_is_looked_at_is_still_a_sentence(tmp_path, monkeypatch):
+    with hold_folder(tmp_path):
+        monkeypatch.setattr(Path, "read_text", lambda *_, **__: open(tmp_path / "gone"))
+        with pytest.raises(InputError, match="in use by another process"), hold_folder(tmp_path):
+            pass
+
+
 HOLDS_AND_WAITS = """
 import sys, time
 from wsfp_helpers.common.files import atomic_path, hold_folder

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ LOCK = ".wsfp.lock"
 """The file that says which process is writing in a folder."""
 ESCAPE = "backslashreplace"
 """How files are encoded: bytes of a file's name that are no UTF-8 become escapes, which JSON reads back."""
+_SHARE = ".wsfp.{}-of-{}.lock"
 _TEMPORARY = (".wsfp-", ".part")
 """Beginning and end of the names of files that are being written."""
 
@@ -156,40 +157,79 @@ def claim_folder(folder: str | Path, settings: Mapping[str, object], files: str,
 def hold_folder(folder: str | Path, share: tuple[int, int] = (0, 1)) -> Iterator[None]:
     """Keep other processes from writing in ``folder`` until the block ends; a folder that stays empty is removed.
 
-    The lock is the operating system's and ends with the process, however that ends.  ``share=(i, n)`` keeps out only
-    who does the same i-th of n shares.  What a killed process was about to write there is removed.
+    The lock is the operating system's and ends with the process, however that ends.  ``share=(i, n)`` keeps out who
+    does the whole and who does the same i-th of n shares, not who does another.  What a killed process was about to
+    write there is removed.
 
     Raises:
         InputError: Another process has the folder (its host, number, command and start are said), or it cannot be
             written.
     """
     folder, (number, count) = Path(folder), share
-    path = folder / (LOCK if count == 1 else f".wsfp.{number}-of-{count}.lock")
-    lock = FileLock(path, timeout=0.2)
-    try:
-        made = [each for each in (folder, *folder.parents) if not each.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        path.write_text(_this_process(), encoding="utf-8", errors=ESCAPE)
-    except Timeout:
-        who = path.read_text(encoding="utf-8", errors="replace") or "another process"
-        raise InputError(f"{folder} is in use by {who}: wait for its end, stop it, or choose another folder") from None
-    except OSError as error:
-        raise InputError(
-            f"could not write {folder} ({error.strerror}): check the path, its permissions and free space, or choose "
-            f"another folder"
-        ) from error
-    try:
+    with ExitStack() as held:
+        try:
+            made = [each for each in (folder, *folder.parents) if not each.exists()]
+            held.callback(_remove_empty, made)
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         if count == 1:
-            for part in [each for pattern in ("", "*/") for each in folder.glob(pattern + "*".join(_TEMPORARY))]:
-                part.unlink(missing_ok=True)
+            held.enter_context(_locked(folder / LOCK))
+            for other in folder.glob(_SHARE.format("*", "*")):
+                with _locked(other):
+                    pass
+            _remove_parts(folder)
+        else:
+            with _locked(folder / LOCK):
+                held.enter_context(_locked(folder / _SHARE.format(number, count)))
+        yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock ``path`` of its folder, and say in it who does; the file is removed at the end."""
+    lock = FileLock(path, timeout=0.5, poll_interval=0.01)
+    try:
+        lock.acquire()
+    except Timeout:
+        who = ""
+        with suppress(OSError):
+            who = path.read_text(encoding="utf-8", errors="replace")
+        raise InputError(
+            f"{path.parent} is in use by {who or 'another process'}: wait for its end, stop it, or choose another "
+            f"folder"
+        ) from None
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    try:
+        try:
+            path.write_text(_this_process(), encoding="utf-8", errors=ESCAPE)
+        except OSError as error:
+            raise _unwritable(path.parent, error) from error
         yield
     finally:
         path.unlink(missing_ok=True)
         lock.release()
-        for each in made:
-            with suppress(OSError):
-                each.rmdir()
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"could not write {folder} ({error.strerror}): check the path, its permissions and free space, or choose "
+        f"another folder"
+    )
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what a killed process was about to write in ``folder``, and in those below that nobody else holds."""
+    below = [each for each in folder.iterdir() if each.is_dir() and not any(each.glob(".wsfp*.lock"))]
+    for part in [part for each in (folder, *below) for part in each.glob("*".join(_TEMPORARY))]:
+        part.unlink(missing_ok=True)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for each in folders:
+        with suppress(OSError):
+            each.rmdir()
 
 
 def _this_process() -> str:
