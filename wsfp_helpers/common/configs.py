@@ -41,7 +41,7 @@ def read_config(kind: type[Config], content: Any, where: object) -> Config:
         if not isinstance(content, Mapping):
             raise TypeError(f"expected an object, got {content!r}")
         return dacite.from_dict(kind, _with_tuples(content), settings)
-    except (dacite.DaciteError, TypeError, ValueError) as error:
+    except (dacite.DaciteError, TypeError, ValueError, OverflowError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         why = re.sub('value "<generator.*?>"', "a text", why)  # dacite's words for a text in place of a list
         raise InputError(
