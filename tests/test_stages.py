@@ -292,6 +292,14 @@ def test_a_missing_share_is_named(tiny, tmp_path, monkeypatch):
         stages.run_ccd(tiny, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["x-of-y", "²-of-²", "0-of-9999999999", "1-of-"])
+def test_files_that_are_named_almost_like_shares_are_none(tiny, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(stages, "load_detector", lambda *_: FakeDetector())
+    (tmp_path / f"boxes.{name}.jsonl").touch()
+    stages.run_ccd(tiny, tmp_path)
+    assert list(read_boxes(tmp_path / "boxes.jsonl")) == list(tiny.faces("train").ids)
+
+
 def test_the_table_of_ccd_adds_up(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "load_detector", lambda *_: FakeDetector())
     report = stages.run_ccd(tiny, tmp_path, seed=1)

@@ -5,6 +5,7 @@ arguments; other arguments in the same folder are refused.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -111,8 +112,10 @@ def run_ccd(
 
 
 def _detect(faces: WeakFaces, detector: Detector, boxes: Path) -> Boxes:
-    if not boxes.exists() and (shares := sorted(boxes.parent.glob("boxes.*-of-*.jsonl"))):
-        count = int(shares[0].stem.rpartition("-")[2])
+    names = [path.name for path in sorted(boxes.parent.glob("boxes.*-of-*.jsonl"))]
+    shares = [share for name in names if (share := re.fullmatch(r"boxes\.[0-9]+-of-([0-9]{1,6})\.jsonl", name))]
+    if not boxes.exists() and shares:
+        count = int(shares[0][1])
         for number in range(count):
             existing(shard_path(boxes, number, count), f"share {number} of {count} of the boxes")
         merge_boxes(boxes, count, faces)
