@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,12 +55,46 @@ def test_help_needs_no_torch():
         ["data", "verify", "/no"],
         ["parse", "/no", "--out", "x"],
         ["train", "--out", "x", "--profile", "no"],
+        ["trian"],
+        ["data", "verfy", "x"],
+        ["--sed", "1"],
+        ["train", "--sed", "1"],
+        ["train", "--out"],
+        ["parse", "a", "b", "--out", "x"],
+        ["profile", "embedded", "frl"],
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments):
     result = wsfp(*arguments)
     assert result.exit_code == 2 and result.stdout == ""
     assert result.stderr.startswith("wsfp: ") and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--results", "--work"])
+@pytest.mark.parametrize("command", [["ablate", "no table"], ["systems", "run", "no system"]], ids=" ".join)
+def test_a_file_in_place_of_a_folder_is_said_before_anything_else(command, option):
+    result = wsfp(*command, option, __file__)
+    assert result.exit_code == 2 and f"'{option}'" in result.stderr and "is a file" in result.stderr
+
+
+def test_a_folder_in_place_of_a_file_is_said_before_anything_else(tmp_path):
+    result = wsfp("doctor", "--json", tmp_path)
+    assert result.exit_code == 2 and result.stdout == "" and "'--json'" in result.stderr
+
+
+@pytest.mark.parametrize("group", [[], ["data"], ["systems"]], ids=str)
+def test_a_group_without_a_command_explains_itself(group):
+    result = wsfp(*group)
+    assert "Usage: " in result.stdout and not result.stderr.startswith("wsfp:")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+@pytest.mark.parametrize("command", [["--help"], ["train", "--help"]], ids=" ".join)
+def test_help_that_cannot_be_shown_is_a_sentence(command):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "wsfp_helpers.cli", *command]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("wsfp: could not use the output (No space")
 
 
 def test_the_installed_command_shows_no_traceback():

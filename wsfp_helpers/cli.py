@@ -8,6 +8,8 @@ import errno
 import re
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -26,26 +28,41 @@ def _terminate(*_: object) -> NoReturn:
     raise _Terminated
 
 
+_UsageError: Any = typer.BadParameter.__base__  # click's, which newer versions of typer bring along
+
+
 class _Group(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _in_one_sentence():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> object:
-        before = signal.signal(signal.SIGTERM, _terminate)
-        if hasattr(sys.stdout, "reconfigure"):  # a name of a file may hold what the terminal cannot show
-            sys.stdout.reconfigure(errors="backslashreplace")
-        try:
+        with _in_one_sentence():
             return super().invoke(ctx)
-        except InputError as error:
-            _stop(str(error), 2)
-        except typer.BadParameter as error:
-            _stop(error.format_message(), 2)
-        except KeyboardInterrupt as error:
-            code = 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
-            _stop("stopped; what was written is whole, and the same command goes on from there", code)
-        except OSError as error:
-            if error.errno in (None, errno.EPIPE):
-                raise
-            _stop(f"could not use {error.filename or 'the output'} ({error.strerror}): check path, rights and space", 2)
-        finally:
-            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(sys.stdout, "reconfigure"):  # a name of a file may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except InputError as error:
+        _stop(str(error), 2)
+    except _UsageError as error:
+        if len(error.format_message().splitlines()) != 1:  # a group without a command has explained itself
+            raise
+        _stop(error.format_message(), 2)
+    except KeyboardInterrupt as error:
+        code = 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
+        _stop("stopped; what was written is whole, and the same command goes on from there", code)
+    except OSError as error:
+        if error.errno in (None, errno.EPIPE):
+            raise
+        _stop(f"could not use {error.filename or 'the output'} ({error.strerror}): check path, rights and space", 2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(sentence: str, code: int) -> NoReturn:
@@ -66,10 +83,12 @@ Seed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed of every ran
 Shard = Annotated[str, typer.Option(help="I/N: this process does share I (from 0) of N.")]
 Seeds = Annotated[str, typer.Option(help="Seeds, with commas between them.")]
 Boxes = Annotated[str, typer.Option(help="Boxes of the training set: boxes.jsonl of wsfp ccd, or shipped.")]
-Work = Annotated[Path | None, typer.Option(help="Folder of the run directories (default: in the cache).")]
-Results = Annotated[Path, typer.Option(help="Folder of the results.")]
+Work = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Folder of the run directories (default: in the cache).")
+]
+Results = Annotated[Path, typer.Option(file_okay=False, help="Folder of the results.")]
 Names = Annotated[list[str] | None, typer.Argument(help="Systems (default: all; wsfp systems list).")]
-Json = Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")]
+Json = Annotated[Path | None, typer.Option(dir_okay=False, help="Also write the result to this JSON file.")]
 
 
 def _shard(text: str) -> tuple[int, int]:
