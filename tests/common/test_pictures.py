@@ -1,6 +1,7 @@
 """Pictures and label maps: what is read is upright RGB or class ids, what cannot be read is a sentence."""
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 
 from wsfp_helpers.common import pictures
 from wsfp_helpers.common.errors import InputError
@@ -48,6 +49,52 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
     assert np.array_equal(read_image(path), upright)
     assert picture_size(path) == (16, 24)
+
+
+def tiff(kind, value, tag=0x0112):
+    """EXIF with one entry of any type."""
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHI4sI", 1, tag, kind, 1, value, 0)
+
+
+DAMAGED_METADATA = {
+    "a letter": b"x",
+    "half a header": b"Exif\0\0II",
+    "a header that leads nowhere": b"Exif\0\0II*\0\xff\xff\xff\xff",
+    "more entries than there are": b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
+    "an orientation in bytes": tiff(7, b"\6\0\0\0"),
+    "an orientation in letters": tiff(2, b"6\0\0\0"),
+    "an orientation of 0": tiff(3, b"\0\0\0\0"),
+    "an orientation of 9": tiff(3, b"\x09\0\0\0"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", DAMAGED_METADATA.values(), ids=DAMAGED_METADATA)
+def test_a_picture_with_damaged_metadata_is_read_as_it_is_stored(tmp_path, kind, exif):
+    stored = Image.new("RGB", (24, 16), "orange")
+    stored.save(tmp_path / "a", format=kind, exif=exif, lossless=True)
+    assert read_image(tmp_path / "a").shape == (16, 24, 3) and picture_size(tmp_path / "a") == (16, 24)
+
+
+def test_an_orientation_beside_damaged_metadata_is_applied(tmp_path):
+    # The first entry, a width in letters, cannot be written back by Pillow.
+    entries = struct.pack("<HHHI4s", 2, 0x0100, 2, 4, b"251\0") + struct.pack("<HHIII", 0x0112, 3, 1, 6, 0)
+    Image.new("RGB", (24, 16)).save(tmp_path / "a", format="JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0" + entries)
+    with Image.open(tmp_path / "a") as picture, pytest.raises(struct.error):
+        ImageOps.exif_transpose(picture)
+    assert read_image(tmp_path / "a").shape == (24, 16, 3) and picture_size(tmp_path / "a") == (24, 16)
+
+
+def test_pillow_says_nothing_beside_our_sentence(tmp_path):
+    tags = [(256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (273, 8), (277, 61955), (279, 1)]
+    content = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags))
+    content += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags) + bytes(4)
+    (tmp_path / "a").write_bytes(content)
+    code = "import sys; from wsfp_helpers.common.pictures import read_image; read_image(sys.argv[1])"
+    # pytest takes what is logged, so only another process shows what a user sees.
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], capture_output=True, text=True)
+    assert "InputError" in done.stderr and "samples per pixel" not in done.stderr
 
 
 def test_every_mode_of_picture_becomes_rgb(tmp_path):

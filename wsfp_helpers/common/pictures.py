@@ -1,5 +1,7 @@
 """Pictures and label maps: reading, writing, and the way from uint8 pictures to what a network takes."""
 
+import logging
+import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from wsfp_helpers.common.errors import InputError
@@ -19,6 +21,7 @@ from wsfp_helpers.common.files import atomic_path, existing_file
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Of odd metadata, with a line of Pillow's code: the picture is read, or refused with a sentence of ours.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that are read, whatever a file is called: others of Pillow's start programs (EPS) or hold no photographs."""
@@ -42,7 +45,8 @@ def read_image(path: str | Path) -> np.ndarray:
                 f"{path} holds floating-point numbers (mode F), which say nothing of black and white: expected 8 or 16 "
                 f"bits; save it as a PNG or JPEG file"
             )
-        upright = ImageOps.exif_transpose(picture)
+        orientation = _orientation(picture)
+        upright = picture.transpose(_TURNS[orientation]) if orientation > 1 else picture
         if upright.mode.startswith("I"):
             upright = Image.fromarray((np.array(upright) >> 8).clip(0, 255).astype(np.uint8))
         return np.array(upright.convert("RGB"))
@@ -53,10 +57,26 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     existing_file(path, "image")
     try:
         with Image.open(path, formats=FORMATS) as picture:
-            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return picture.size if turned else picture.size[::-1]
+            return picture.size if _orientation(picture) >= 5 else picture.size[::-1]
     except _DAMAGED as error:
         raise _no_image(path, error) from error
+
+
+_TURNS = dict(enumerate((
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+), 2))  # fmt: skip
+"""What brings a picture of each EXIF orientation upright."""
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; a picture whose metadata are damaged is taken as it is stored."""
+    # Not ImageOps.exif_transpose, which reads and writes all other metadata as well and fails on damaged ones.
+    try:
+        found = picture.getexif().get(ExifTags.Base.Orientation)
+    except (*_DAMAGED, struct.error, TypeError, LookupError):
+        return 1
+    return found if type(found) is int and 1 <= found <= 8 else 1
 
 
 def read_label_map(path: str | Path, classes: int) -> np.ndarray:
