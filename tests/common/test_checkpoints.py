@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 from fixtures import same
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsfp_helpers.common.checkpoints import (
@@ -267,6 +267,13 @@ def test_counters_must_be_whole_and_weights_must_fit_the_precision():
         ({"optimiser.0.exp_avg": torch.zeros(3, 2)}, {"step": "3"}),
         ({"optimiser.0.step": torch.tensor(4.0)}, {"step": "3"}),
         ({}, {"step": "4"}),
+        ({}, {"wsfp": "[]"}),
+        *[({"optimiser.0.step": step}, {"step": "3"}) for step in (torch.zeros(2), torch.zeros(0), torch.tensor(-1.0))],
+        *[
+            ({"optimiser.1.exp_avg": torch.zeros(2, dtype=dtype)}, {"step": "3"})
+            for dtype in (torch.int8, torch.int64, torch.bool, torch.complex64)
+        ],
+        ({"optimiser.1.exp_avg_sq": torch.tensor([0.1, -0.1])}, {"step": "3"}),
     ],
     ids=str,
 )
@@ -282,6 +289,18 @@ def test_an_impossible_state_is_refused(tmp_path, tensors, header):
     with pytest.raises(InputError, match=r"s\.safetensors (is the state after|does not hold) .*; take a new run dir"):
         restore_state(tmp_path / "s.safetensors", {"model": model}, again, 5)
     assert not again.state
+
+
+@pytest.mark.parametrize("name", ["ema.weight", "more"])
+def test_a_state_with_more_than_this_training_has_is_refused(tmp_path, name):
+    model = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.AdamW(model.parameters())
+    steps(model, optimiser, 3, seed=0)
+    save_state(tmp_path / "s.safetensors", {"model": model}, optimiser, step=3)
+    save_file(load_file(tmp_path / "s.safetensors") | {name: torch.zeros(1)}, tmp_path / "s.safetensors", {"step": "3"})
+    part = name.partition(".")[0]
+    with pytest.raises(InputError, match=rf"s\.safetensors is of another training: it holds {part}; take a new run"):
+        restore_state(tmp_path / "s.safetensors", {"model": model}, torch.optim.AdamW(model.parameters()), 5)
 
 
 @pytest.mark.parametrize("last", [0, 2])

@@ -146,8 +146,8 @@ def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
     """Put back what :func:`save_state` wrote after 1 to ``steps`` steps; returns its ``about``, ``step`` among it.
 
     Raises:
-        InputError: The file is damaged, of another model, lacks what the optimiser remembers, or is of a step that
-            this training does not have.
+        InputError: The file is damaged, of another model, does not hold what the optimiser remembers, or is of a step
+            that this training does not have.
     """
     weights, advice = read_weights(path, "training state", "take a new run directory"), "take a new run directory"
     parts: dict[str, dict[str, Tensor]] = {}
@@ -156,19 +156,15 @@ def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
         parts.setdefault(part, {})[rest] = value
     for name, module in modules.items():
         load_strictly(module, parts.get(name, {}), path, advice)
+    if more := sorted(parts.keys() - modules.keys() - {"optimiser"}):
+        raise InputError(f"{path} is of another training: it holds {more[0]}; {advice}")
     about, memory = read_about(path, "training state"), parts.get("optimiser", {})
-    step = about.get("step")
+    step = about.get("step") if isinstance(about, dict) else None
     if type(step) is not int or not 1 <= step <= steps:
         raise InputError(f"{path} is the state after step {step}: expected one from 1 to {steps}; {advice}")
     every = _remembered_shapes(optimiser)
-    known = {name.partition(".")[0] for name in memory}  # a parameter that no loss has reached yet is not remembered
-    wanted = {name: shape for name, shape in every.items() if name.partition(".")[0] in known}
-    shapes = {name: tuple(value.shape) for name, value in memory.items()}
-    counts = [int(value) for name, value in memory.items() if name.endswith(".step")]
-    # The scaler of half precision leaves steps out, which the optimiser does not count.
-    counted = not counts or max(counts) == step or (about.get("scaler") and max(counts) < step)
     complete = len(memory) == about.pop("remembered", len(every))
-    if shapes != wanted or not complete or not counted or min(counts, default=0) < 0:
+    if not complete or not _is_memory(memory, every, step, bool(about.get("scaler"))):
         raise InputError(f"{path} does not hold what the optimiser remembers after step {step}; {advice}")
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in memory.items():
@@ -176,6 +172,21 @@ def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
         entries.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
     return about
+
+
+def _is_memory(memory: Mapping[str, Tensor], every: Mapping[str, tuple[int, ...]], step: int, scaled: bool) -> bool:
+    """Whether an optimiser may remember this after ``step`` steps, of all or some parameters."""
+    known = {name.partition(".")[0] for name in memory}  # a parameter that no loss has reached yet is not remembered
+    wanted = {name: shape for name, shape in every.items() if name.partition(".")[0] in known}
+    if {name: tuple(value.shape) for name, value in memory.items()} != wanted:
+        return False
+    if not all(value.is_floating_point() for value in memory.values()):
+        return False
+    if any((value < 0).any() for name, value in memory.items() if name.endswith((".exp_avg_sq", ".step"))):
+        return False
+    counts = [value.item() for name, value in memory.items() if name.endswith(".step")]
+    # The scaler of half precision leaves steps out, which the optimiser does not count.
+    return not counts or max(counts) == step or (scaled and max(counts) < step)
 
 
 def _remembered_shapes(optimiser: torch.optim.Optimizer) -> dict[str, tuple[int, ...]]:
