@@ -190,6 +190,32 @@ def test_another_model_and_another_shape_are_refused(huggingface, tmp_path: Path
         flip_from_huggingface(huggingface[1], f"{TINY}-16")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        *[(content, "describes a model of type None, expected 'clip'") for content in ([], "clip", 3, None)],
+        *[({"vision_config": tower}, "has hidden_act None in vision_config") for tower in (None, [], "x")],
+    ],
+    ids=str,
+)
+def test_a_config_of_flip_edited_by_hand_is_refused(huggingface, tmp_path: Path, content, words) -> None:
+    folder = broken(tmp_path, huggingface[1])
+    whole = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(whole | content if isinstance(content, dict) else content))
+    with pytest.raises(InputError, match=rf"config\.json {words}"):
+        flip_from_huggingface(folder, TINY)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (64, 3)], ids=str)
+def test_a_flip_whose_weights_cannot_be_joined_is_named(huggingface, tmp_path: Path, shape) -> None:
+    folder = broken(tmp_path, huggingface[1])
+    name = "text_model.encoder.layers.0.self_attn.q_proj.weight"
+    save_file(load_file(folder / "model.safetensors") | {name: torch.zeros(shape)}, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"model\.safetensors has weights of other sizes than .*: download") as error:
+        flip_from_huggingface(folder, TINY)
+    assert "\n" not in str(error.value)
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no FLIP folder at"):
         flip_from_huggingface(tmp_path / "nowhere")

@@ -50,6 +50,10 @@ def flip_from_huggingface(folder: str | Path, architecture: str = FLIP_ARCHITECT
         raise InputError(
             f"{path} has no weight {error}: expected transformers' CLIPModel; download the file again"
         ) from error
+    except RuntimeError as error:  # query, key and value of sizes that cannot be stacked
+        raise InputError(
+            f"{path} has weights of other sizes than transformers' CLIPModel ({error}): download the file again"
+        ) from error
     return _with_own_tokenizer("FLIP", build_clip(architecture, config, state, path), config)
 
 
@@ -113,14 +117,16 @@ _BLOCK = {
 
 def _check_huggingface_config(path: Path, config: Mapping) -> None:
     theirs = read_json(path)
-    if theirs.get("model_type") != "clip":
+    kind = theirs.get("model_type") if isinstance(theirs, Mapping) else None
+    if kind != "clip":
         raise InputError(
-            f"{path} describes a model of type {theirs.get('model_type')!r}, expected 'clip': take FLIP-dataset/"
-            f"FLIP-base-16 of FLIP-80M, not another model that is called FLIP"
+            f"{path} describes a model of type {kind!r}, expected 'clip': take FLIP-dataset/FLIP-base-16 of FLIP-80M, "
+            f"not another model that is called FLIP"
         )
     expected = "quick_gelu" if config.get("quick_gelu") else "gelu"
     for tower in ("vision_config", "text_config"):
-        activation = theirs.get(tower, {}).get("hidden_act", "quick_gelu")
+        own = theirs.get(tower, {})
+        activation = own.get("hidden_act", "quick_gelu") if isinstance(own, Mapping) else None
         if activation != expected:
             raise InputError(f"{path} has hidden_act {activation!r} in {tower}, expected {expected!r}: not this model")
 
