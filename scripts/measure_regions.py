@@ -13,12 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.configs import key_of
 from wsfp_helpers.common.errors import exit_on_bad_input
-from wsfp_helpers.common.files import read_json, write_json
+from wsfp_helpers.common.files import write_json
 from wsfp_helpers.data.weak import uniform_subset
 from wsfp_helpers.detect.boxes import shipped_boxes
 from wsfp_helpers.method.fcam import extract_to_folder
@@ -27,7 +25,7 @@ from wsfp_helpers.profiles import profile
 from wsfp_helpers.score.confusion import Scores
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
 from wsfp_helpers.stages import SHIPPED, accept_all, load_run, run_keyed
-from wsfp_helpers.tooling.ablate import Row, table3
+from wsfp_helpers.tooling.ablate import Row, read_scores, table3
 from wsfp_helpers.tooling.results import narrow, scores_row, write_results
 
 ALL = RegionConfig()
@@ -71,7 +69,7 @@ def scores_of(row: Row, config: RegionConfig, seed: int, part: str, subset: int)
         regions, chosen = find_regions(faces.weak, fcams, boxes, config, seed), uniform_subset(len(faces), subset)
         scores = score_pseudo_labels((regions.label(i) for i in chosen), faces.subset(chosen))
         write_json(known, {"matrix": scores.matrix})
-    return Scores(np.array(read_json(known)["matrix"]), images=subset)
+    return read_scores(known, subset)
 
 
 def main() -> None:

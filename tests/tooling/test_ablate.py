@@ -1,5 +1,6 @@
 """The ablations: which weights a row has, rows trained once, label maps opened only after training."""
 
+import json
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from wsfp_helpers.tooling.ablate import (
     fig6,
     measure,
     mended,
+    read_scores,
     sums,
     sweep,
     table3,
@@ -131,6 +133,21 @@ def test_variants_share_one_training(log, config, tmp_path):
     for row in rows[:3]:
         measure(row, config, "shipped", 0, tmp_path, 1)
     assert [event[0] for event in log] == ["train", "map", "map", "map"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [], {}, 3, {"matrix": None}, {"matrix": "x"}, {"matrix": [[1] * 19] * 18}, {"matrix": [[0.5] * 19] * 19},
+        {"matrix": [[-1] * 19] * 19}, {"matrix": [["1"] * 19] * 19}, {"matrix": [[1] * 19] * 18 + [[1]]},
+        {"matrix": [[10**400] * 19] * 19}, {"matrix": [[True] * 19] * 19},
+    ],
+    ids=lambda content: str(content)[:30],
+)  # fmt: skip
+def test_scores_edited_by_hand_are_refused(tmp_path, content):
+    (tmp_path / "known.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"known\.json does not hold a confusion matrix of 19 classes: remove it"):
+        read_scores(tmp_path / "known.json", 3)
 
 
 def test_settings_are_swept_on_val_with_one_training_each(log, config, tmp_path):

@@ -256,7 +256,26 @@ def measure(row: Row, config: Profile, boxes: str | Path, seed: int, work: Path,
         faces = faces.subset(uniform_subset(len(faces), subset))
         labels = (pseudo_label(each, theta) for each in _maps(run, config, row.part, subset, fcam))
         write_json(known, {"row": row.name, "matrix": score_pseudo_labels(labels, faces).matrix})
-    return Scores(np.array(read_json(known)["matrix"]), images=subset)
+    return read_scores(known, subset)
+
+
+def read_scores(path: Path, images: int) -> Scores:
+    """Scores of ``images`` pictures that were measured before.
+
+    Raises:
+        InputError: The file does not hold their confusion matrix.
+    """
+    content = read_json(path)
+    try:
+        matrix = np.array(content["matrix"])
+    except (KeyError, TypeError, ValueError):
+        matrix = np.array(None)
+    if matrix.shape != (len(CELEBAMASK),) * 2 or matrix.dtype != np.int64 or (matrix < 0).any():
+        raise InputError(
+            f"{path} does not hold a confusion matrix of {len(CELEBAMASK)} classes: remove it, and the same command "
+            f"measures again"
+        )
+    return Scores(matrix, images=images)
 
 
 @lru_cache(maxsize=1)  # rows that differ in their threshold alone follow each other
