@@ -169,3 +169,29 @@ def test_errors(tmp_path):
     save_weights(tmp_path / "x.safetensors", {"classes": torch.zeros(1), "scale0": torch.zeros(1, 2, 2)})
     with pytest.raises(InputError, match=r"x\.safetensors is not a saved FCAM \(it has no 'size'\)"):
         FcamFolder(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": torch.tensor(1)}, "classes are not some of 0 to 17 in order"),
+        ({"classes": torch.tensor([[0, 1]])}, "classes are not some of 0 to 17 in order"),
+        ({"classes": torch.tensor([1, 1])}, "classes are not some of 0 to 17 in order"),
+        ({"classes": torch.tensor([5, 1])}, "classes are not some of 0 to 17 in order"),
+        ({"classes": torch.tensor([1, 18])}, "classes are not some of 0 to 17 in order"),
+        ({"scale0": torch.ones(2, 0, 4)}, "maps are not one for each class"),
+        ({"scale0": torch.ones(2, 4, 0)}, "maps are not one for each class"),
+        ({"scale0": -torch.ones(2, 4, 4)}, "maps are below 0"),
+        ({"size": torch.tensor([[8, 8]])}, "its size is"),
+        ({"size": torch.tensor([2**62, 2**62])}, "its size is"),
+        ({"size": torch.tensor([99_999, 99_999])}, "its size is"),
+    ],
+    ids=str,
+)
+def test_maps_that_cannot_be_are_refused(tmp_path, changes, words):
+    whole = {"scale0": torch.ones(2, 4, 4), "classes": torch.tensor([0, 1]), "size": torch.tensor([8, 8])}
+    save_weights(tmp_path / "x.safetensors", whole)
+    assert FcamFolder(tmp_path)[0].size == (8, 8)
+    save_weights(tmp_path / "x.safetensors", whole | changes)
+    with pytest.raises(InputError, match=rf"x\.safetensors .*{words}.*remove it and run `wsfp fcam` again"):
+        FcamFolder(tmp_path)[0]

@@ -25,6 +25,8 @@ from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.method.vit import ClassTokenOutput, MultiClassTokenViT, vit_inputs
 
 EPSILON = 1e-8
+MOST_PIXELS = 200_000_000
+"""More than any picture has that is read."""
 
 
 @dataclass(frozen=True)
@@ -192,10 +194,15 @@ class FcamFolder:
             classes, size = tensors["classes"], tensors["size"]
         except KeyError as error:
             raise InputError(f"{path} is not a saved FCAM (it has no {error}): {advice}") from error
-        if not all(grid.is_floating_point() and grid.ndim == 3 and len(grid) == len(classes) for grid in grids):
-            raise InputError(f"{path} is not a saved FCAM (its maps are not one for each class): {advice}")
-        if classes.dtype != torch.int64 or not set(classes.tolist()) <= set(range(len(CELEBAMASK.components))):
-            raise InputError(f"{path} is not a saved FCAM (its classes are not 0 to 17): {advice}")
-        if size.dtype != torch.int64 or size.shape != (2,) or not 0 < size.min() <= size.max() < 10**5:
-            raise InputError(f"{path} is not a saved FCAM (its size is {size.tolist()}): {advice}")
-        return Fcam(path.stem, classes.numpy(), grids, tuple(size.tolist()))
+        known = sorted(set(classes.flatten().tolist()) & set(range(len(CELEBAMASK.components))))
+        if classes.dtype != torch.int64 or classes.ndim != 1 or classes.tolist() != known:
+            wrong = "its classes are not some of 0 to 17 in order"
+        elif any(not g.is_floating_point() or g.ndim != 3 or len(g) != len(classes) or 0 in g.shape[1:] for g in grids):
+            wrong = "its maps are not one for each class"
+        elif any((grid < 0).any() for grid in grids):
+            wrong = "its maps are below 0"
+        elif size.dtype != torch.int64 or size.shape != (2,) or size.min() < 1 or size.double().prod() > MOST_PIXELS:
+            wrong = f"its size is {size.tolist()}"
+        else:
+            return Fcam(path.stem, classes.numpy(), grids, tuple(size.tolist()))
+        raise InputError(f"{path} is not a saved FCAM ({wrong}): {advice}")
