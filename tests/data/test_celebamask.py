@@ -161,6 +161,8 @@ def test_damaged_lists(copy):
         text + "x 1 000001.jpg\n": "line 6 is 'x 1 000001.jpg': expected the columns",
         text + "5 1\n": "line 6 is '5 1': expected the columns",
         text + "0 1 000001.jpg\n": "lists 1 ids twice, the first is 0",
+        text + "9" * 5000 + " 1 000001.jpg\n": "line 6 is '9999",
+        text + "٣ 1 000001.jpg\n": "line 6 is '٣ 1",
         text + "5 1 999999.jpg\n": "does not list 999999.jpg, from which picture 5 was made",
         "": r"train 0 instead of 2, .*check that CelebA-HQ-to-CelebA-mapping\.txt",
     }.items():

@@ -121,7 +121,7 @@ def split_ids(root: Path, counts: Mapping[str, int] | None = COUNTS) -> dict[str
 
 def read_mapping(path: Path) -> dict[str, str]:
     """File of CelebA by id of CelebA-HQ; raises :class:`InputError` for a wrong line or an id that comes twice."""
-    pattern, form = r"idx\s+orig_idx\s+orig_file|(\d+)\s+\d+\s+(\S+)", "the columns idx, orig_idx, orig_file"
+    pattern, form = r"idx\s+orig_idx\s+orig_file|([0-9]{1,9})\s+[0-9]+\s+(\S+)", "the columns idx, orig_idx, orig_file"
     rows = [row for row in read_rows(path, "list that leads from CelebA-HQ to CelebA", pattern, form) if any(row)]
     twice = [key for key, n in Counter(key for key, _ in rows).items() if n > 1]
     if twice:

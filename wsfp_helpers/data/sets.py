@@ -1,5 +1,6 @@
 """Data sets behind one interface: picture, image-level labels, optional label map, id."""
 
+import re
 from pathlib import Path
 
 from wsfp_helpers.common.errors import InputError
@@ -38,7 +39,7 @@ def open_dataset(name: str, root: str | Path | None = None, split: str | None = 
             from wsfp_helpers.data.celebamask import celebamask
 
             part, dash, count = (split or "train").partition("-")
-            if dash and not count.isdigit():
+            if dash and not re.fullmatch("[0-9]{1,9}", count):
                 raise InputError(f"unknown split {split!r} of CelebAMask-HQ: expected for example train or train-3820")
             return celebamask(own, part, int(count) if count else None)
         case "lapa":
