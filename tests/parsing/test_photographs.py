@@ -217,6 +217,17 @@ def test_pictures_of_the_user_are_not_replaced(folder, tmp_path):
     assert [(p.name, p.read_bytes()) for p in album.iterdir()] == [("a.png", b"a picture")]
 
 
+@pytest.mark.parametrize("content", [b"", b"my notes", b"my notes\nand more", b'{"a": 1}\n'], ids=str)
+def test_a_file_of_the_user_that_is_named_like_the_progress_is_left_alone(folder, tmp_path, content):
+    photograph().save(folder / "a.jpg")
+    notes = tmp_path / "out" / "unfinished.jsonl"
+    notes.parent.mkdir()
+    notes.write_bytes(content)
+    with pytest.raises(InputError, match=r"unfinished\.jsonl is not of wsfp parse, .*: rename it or choose another"):
+        parse_photographs(folder, tmp_path / "out", Grey())
+    assert notes.read_bytes() == content and [path.name for path in notes.parent.iterdir()] == [notes.name]
+
+
 def test_maps_of_another_parser_are_not_replaced(folder, tmp_path):
     photograph().save(folder / "a.jpg")
     out = tmp_path / "out"

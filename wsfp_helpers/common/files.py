@@ -21,6 +21,8 @@ from wsfp_helpers.common.errors import InputError
 
 ASSETS = Path(__file__).parents[1] / "assets"
 """What comes with the package: weights, model cards, boxes, SynthFaces-19."""
+SETTINGS = "settings.json"
+"""The file that says of which settings the files of a folder are."""
 LOCK = ".wsfp.lock"
 """The file that says which process is writing in a folder."""
 ESCAPE = "backslashreplace"
@@ -144,7 +146,7 @@ def claim_folder(folder: str | Path, settings: Mapping[str, object], files: str,
     Writes ``settings.json`` there.  Raises :class:`InputError` when the folder holds such files of other settings, or
     of settings that nobody knows.
     """
-    path, wanted = Path(folder) / "settings.json", json.loads(json.dumps(settings))
+    path, wanted = Path(folder) / SETTINGS, json.loads(json.dumps(settings))
     if path.exists():
         if (found := read_json(path)) != wanted:
             raise InputError(f"{folder} holds {files} made with {found}, not {wanted}: choose another folder")

@@ -13,6 +13,7 @@ from wsfp_helpers.common.checkpoints import fingerprint
 from wsfp_helpers.common.configs import key_of
 from wsfp_helpers.common.errors import InputError, one_line
 from wsfp_helpers.common.files import (
+    SETTINGS,
     append_row,
     atomic_path,
     claim_folder,
@@ -101,6 +102,8 @@ def _parse_all(photographs: list[Path], out: Path, parser: FaceParser, report: P
     settings, progress, tiles = {"parser": fingerprint(parser.network)}, out / UNFINISHED, []
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in photographs]
     call = key_of({"photographs": facts, **settings})
+    if progress.exists() and not (out / SETTINGS).exists():
+        raise InputError(f"{progress} is not of wsfp parse, which would remove it: rename it or choose another folder")
     cut_half_row(progress)
     rows = read_whole_rows(progress, "progress of wsfp parse") if progress.exists() else []
     done = {row["photograph"]: row for row in rows if row.get("call") == call}
