@@ -138,6 +138,10 @@ def test_rows_of_a_text_file(tmp_path):
     path.write_text("1 , a and more\n")
     with pytest.raises(InputError, match="line 1 is '1 , a and more'"):
         read_rows(path, "list", r"(\d+) , (\w)", "'index , name'")
+    path.write_text("9" * 5000)
+    with pytest.raises(InputError, match="line 1 is '9999") as error:
+        read_rows(path, "list", r"(\d+) , (.+)", "'index , name'")
+    assert len(str(error.value)) < 200 + len(str(path))
     with pytest.raises(InputError, match="no list at"):
         read_rows(tmp_path / "b.txt", "list", ".*", "anything")
 

@@ -136,7 +136,7 @@ def read_rows(path: str | Path, what: str, pattern: str, form: str) -> list[tupl
         if match := re.fullmatch(pattern, line.strip()):
             rows.append(match.groups())
         elif line.strip():
-            raise InputError(f"{path} line {number} is {line!r}: expected {form}; download it again")
+            raise InputError(f"{path} line {number} is {line[:80]!r}: expected {form}; download it again")
     return rows
 
 
