@@ -186,6 +186,8 @@ def photographs() -> Iterator[Case]:
         held="out",
     )
     yield case("ccd: another process is at work", "ccd --out out", held="out")
+    for shard in ("0/2", "1/2"):
+        yield case(f"ccd --shard {shard}: another process does the whole", f"ccd --out out --shard {shard}", held="out")
     for what, config in {"another run's": {"seed": 0, "config": {}}, "edited": [], "edited to a text": "x"}.items():
         yield case(
             f"train: {what}", "train --out out --no-ccd --no-tcd", partial(write, "out/config.json", config)
@@ -306,6 +308,8 @@ def runs() -> Iterator[Case]:
             yield case(
                 f"config.profile.{key} = {json.dumps(value)}", command, partial(trained, partial(_set, key, value))
             )
+    for key in ("train.lr", "theta"):
+        yield case(f"config.profile.{key} = 1 and 400 zeros", command, partial(trained, partial(_set, key, 10**400)))
     for what, edit in WRONG_WEIGHTS.items():
         yield case(f"weights: {what}", command, partial(trained, edit=edit))
     yield case("weights: cut in half", command, lambda: (trained(), write(
@@ -345,12 +349,28 @@ def maps() -> Iterator[Case]:
         "a negative class": {"classes": torch.tensor([-1, 0])},
         "classes as fractions": {"classes": torch.tensor([0.5, 1])},
         "a size of 0": {"size": torch.tensor([0, 8])}, "a size of three numbers": {"size": torch.tensor([8, 8, 3])},
+        "a class twice": {"classes": torch.tensor([1, 1])},
+        "classes that are one number": {"classes": torch.tensor(1)},
+        "classes in disorder": {"classes": torch.tensor([5, 1])},
+        "maps without rows": {"scale0": torch.ones(2, 0, 4)}, "below 0": {"scale0": -torch.ones(2, 4, 4)},
+        "of more pixels than a picture has": {"size": torch.tensor([99_999, 99_999])},
         "a huge size": {"size": torch.tensor([10**9, 10**9])}, "a size as fractions": {"size": torch.tensor([8.5, 8])},
     }.items():  # fmt: skip
         yield case(what, command, partial(fcam, **changes))
     for what, content in HARD_TEXTS.items():
         yield case(f"run.json is {what}", command, lambda c=content: (fcam(), write("f/run.json", c)))
-    for content in ([], {}, {"theta": "x"}, {"theta": None}, {"theta": 2}, {"theta": float("nan")}, {"theta": [0.5]}):
+    for content in (
+        [],
+        {},
+        {"theta": "x"},
+        {"theta": None},
+        {"theta": 2},
+        {"theta": float("nan")},
+        {"theta": [0.5]},
+        {"theta": True},
+        {"theta": "0.5"},
+        {"theta": 0.5, "more": 1},
+    ):
         what = f"run.json is {json.dumps(content)}"
         yield case(what, command, lambda c=content: (fcam(), write("f/run.json", c)))
 
@@ -412,6 +432,11 @@ def options() -> Iterator[Case]:
     yield case("--weights of the embedded detector", "ccd --out out --weights w.pth")
     yield case("--redraw without CCD", "train --out out --no-ccd --redraw")
     yield case("an unknown table", "ablate table9")
+    for command in ("trian", "data verfy", "systems rnu", "--sed 1", "train --sed 1", "train --seed", "train --out",
+                    "parse a b --out out", "profile embedded frl", "doctor --json ."):  # fmt: skip
+        yield case(f"wsfp {command}", command)
+    for option in ("--results", "--work"):
+        yield case(f"{option} is a file", f"ablate vlm {option} a", partial(write, "a", "text"))
     yield case("an unknown data set", "data get frl-berlin")
 
 
@@ -455,7 +480,11 @@ def label_maps() -> Iterator[Case]:
     yield case("verify: an unknown layout", "data verify a", partial(write, "a/b.txt", "text"))
     yield case("merge: not there", "data merge no --out out")
     for name in ("CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"):
-        for what, content in {"empty": b"", "no list": b"<html>\n", "no text": b"\xff\xfe\0\0"}.items():
+        for what, content in {
+            "empty": b"", "no list": b"<html>\n", "no text": b"\xff\xfe\0\0",
+            "thousands of digits": b"9" * 5000 + b" 1 a.jpg\n",
+            "digits of another alphabet": "\u0663 \u0663 a.jpg\n".encode(),
+        }.items():  # fmt: skip
             yield case(f"merge: {name} is {what}", "data merge c --out out", partial(_celebamask, name, content))
         yield case(f"merge: no {name}", "data merge c --out out", partial(_celebamask, name, None))
 
