@@ -364,6 +364,24 @@ def systems_tune(
     typer.echo(_page(tune(_systems(names), named(profile), boxes, work, results)))
 
 
+@systems.command("train")
+def systems_train(
+    name: Annotated[str, typer.Argument(help="A system (wsfp systems list).")],
+    profile: ProfileName = "embedded",
+    seed: Seed = 0,
+    boxes: Boxes = "shipped",
+    work: Work = None,
+) -> None:
+    """Train one system and label its training set; prints the folder of the label maps, for wsfp parser --labels."""
+    from wsfp_helpers.common.cache import cache_dir
+    from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.stages import label_faces, run_system
+
+    (known,), config = _systems([name]), named(profile)
+    system, run = run_system(known, config, work or cache_dir(), boxes, seed=seed)
+    typer.echo(label_faces(system, config.faces("train").weak, run))
+
+
 @systems.command("run")
 def systems_run(
     names: Names = None,

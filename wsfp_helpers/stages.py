@@ -52,7 +52,7 @@ from wsfp_helpers.method import ccd
 from wsfp_helpers.method.fcam import FcamFolder, extract_to_folder
 from wsfp_helpers.method.pseudo import read_targets, write_pseudo_labels
 from wsfp_helpers.method.regions import Accepted, RegionConfig, find_regions
-from wsfp_helpers.method.train import MODEL, load_model, train
+from wsfp_helpers.method.train import MODEL, load_model, preset, train
 from wsfp_helpers.method.vit import MultiClassTokenViT
 from wsfp_helpers.nets.trunk import features
 from wsfp_helpers.palette import PALETTE
@@ -302,8 +302,11 @@ def open_parts(config: Profile, boxes: str | Path = SHIPPED, work: Path | None =
         own = replace(config, train=training, ccd=config.ccd if disentangled else None)
         return load_run(run_keyed(own, boxes, (work or cache_dir()) / "ablate"))[0]
 
-    vlm, train = config.load_vlm(), config.train
-    return Parts(config.model.build, trained_vit, vlm, config.load_dense, config.fcam, train.batch_size, train.epochs)
+    train = config.train
+    return Parts(
+        config.model.build, trained_vit, config.load_vlm(), config.load_dense, config.fcam, train.batch_size,
+        train.epochs, pace=train.lr / preset("embedded").lr, backbone_lr=train.backbone_lr,
+    )  # fmt: skip
 
 
 def run_system(
