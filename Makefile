@@ -20,7 +20,7 @@ help:
 	@echo "make tutorial   run every notebook; executed notebooks and HTML pages go to build/"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       style checks, unit tests, and the notebooks as tests"
-	@echo "make notebooks  write notebooks/*.ipynb from notebooks/src/*.py"
+	@echo "make notebooks  write notebooks/*.ipynb from notebooks/src/*.py, and the repository's address where it is named"
 	@echo "make results    measure everything in docs/results again, from a clean commit (about 5 hours on two cores)"
 
 setup: $(STAMP)
@@ -50,6 +50,7 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab $(firstword $(NOTEBOOKS))
 
 notebooks: $(STAMP)
+	$(BIN)/python -m tools.address
 	$(BIN)/python -m tools.notebooks
 
 # Each command may be interrupted and started again; networks and parsers are kept in the cache.

@@ -16,6 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
+from tools import address
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import atomic_path
 from wsfp_helpers.tooling.results import FOLDER, read_results, summary
@@ -26,16 +27,6 @@ METADATA = {
     "language_info": {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"},
 }
 FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # JupyterLab's key, and Colab's
-
-FIND_PACKAGE = """\
-# Run this cell first: it finds the course's package, or says how to get it.
-try:
-    import wsfp_helpers  # noqa: F401
-except ModuleNotFoundError:
-    raise ModuleNotFoundError(
-        "this kernel has no wsfp_helpers. In a clone of the course run `%pip install ..` in a new cell and then this "
-        "cell again; on Colab first run `!git clone ADDRESS-OF-THE-COURSE wsfp` and `%cd wsfp/notebooks`"
-    ) from None"""
 
 _NUMBER = re.compile(r"\{\{([^{}]*)\}\}")
 _BLOCK = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^\1# END SOLUTION$", re.MULTILINE | re.DOTALL)
@@ -55,8 +46,12 @@ def build(source: Path) -> NotebookNode:
         if cell.cell_type == "markdown":
             where = _place(cell, source)
             cell.source = _NUMBER.sub(lambda found, where=where: _number_of(found, where), cell.source)
+    where = address.read()
+    if cells and cells[0].cell_type == "markdown":
+        title, *rest = cells[0].source.split("\n")
+        cells[0].source = "\n".join([title, "", where.badges(f"notebooks/{source.stem}.ipynb"), *rest])
     first_code = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
-    cells.insert(first_code, new_code_cell(FIND_PACKAGE))
+    cells.insert(first_code, new_code_cell(where.bootstrap()))
     _number(cells)
     return new_notebook(cells=cells, metadata=METADATA)
 

@@ -46,7 +46,7 @@ def bert(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(bert):
     """The packaged Swin-T config with weights that make the queries differ (the package's start has equal boxes)."""
-    pytest.importorskip("groundingdino", reason="pip install 'wsfp-helpers[detector]'")
+    pytest.importorskip("groundingdino", reason="pip install 'wsfp-helpers[groundingdino]'")
     torch.manual_seed(1)
     model, _ = build_package_model(None, bert, "", "swint")
     with torch.no_grad():
@@ -107,13 +107,12 @@ def files(model, tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_transformers_agrees(model, files, suffix, bert, picture, tmp_path, monkeypatch):
-    """The same file through groundingdino-py, and through transformers as if that package were absent."""
+def test_transformers_agrees(model, files, suffix, bert, picture, tmp_path):
+    """The same file through groundingdino-py and through transformers."""
     path = files[suffix]
-    ours = load_detector("groundingdino", path, bert, **LOW)
+    ours = load_detector("groundingdino-py", path, bert, **LOW)
     loaded = ours.model.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in model.state_dict().items())
-    monkeypatch.setattr("wsfp_helpers.detect.load.find_spec", lambda name: None)
     theirs = load_detector("groundingdino", path, bert, **LOW)
     assert (ours.name, theirs.name) == ("groundingdino-py", "grounding-dino-transformers")
 
@@ -219,8 +218,25 @@ def test_bad_weights(tmp_path, bert):
         load_detector("yolo")
 
 
-def test_a_broken_folder(files, bert, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("release", "fits"), [("4.57.6", True), ("5.15.0", False), ("5.22.2", False), ("5.23.0", True)]
+)
+def test_releases_that_answer_wrongly_are_refused(release, fits, tmp_path, monkeypatch):
+    """An empty folder is no model either: the error says which of the two it was."""
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("wsfp_helpers.detect.transformers_dino.version", lambda package: release)
+    words = "cannot be loaded as Grounding DINO" if fits else "pip install 'transformers"
+    with pytest.raises(InputError, match=words):
+        load_detector("groundingdino", tmp_path)
+
+
+def test_the_package_is_asked_for_by_name(files, bert, monkeypatch):
     monkeypatch.setattr("wsfp_helpers.detect.load.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs the package of that name: run `pip install groundingdino-py"):
+        load_detector("groundingdino-py", files[".pth"], bert)
+
+
+def test_a_broken_folder(files, bert, tmp_path):
     detector = load_detector("groundingdino", files[".pth"], bert)
     detector.model.save_pretrained(tmp_path)
     detector.tokenizer.save_pretrained(tmp_path)

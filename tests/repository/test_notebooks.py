@@ -7,7 +7,9 @@ import statistics
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
+from tools import address
 from tools.notebooks import NOTEBOOKS, differences
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -19,8 +21,8 @@ def cells(path, kind="code"):
 
 
 def code_of(cell):
-    """A cell without IPython's own lines, which Python cannot parse."""
-    return ast.parse(re.sub(r"(?m)^[%!].*$", "", cell.source))
+    """A cell's Python, which IPython's own lines become as well."""
+    return ast.parse(TransformerManager().transform_cell(cell.source))
 
 
 def calls(path, name):
@@ -50,6 +52,16 @@ class TestShape:
         assert max(lines) <= LONGEST and statistics.median(lines) <= MEDIAN
         assert WORDS[0] <= words <= WORDS[1]
         assert CELLS[0] <= len(lines) + len(cells(path, "markdown")) <= CELLS[1]
+
+    def test_the_first_code_cell_is_the_same_everywhere_and_short(self, path):
+        first = cells(path)[0].source
+        assert first == address.read().bootstrap() and len(first.splitlines()) <= 8
+        assert " -e" not in first
+
+    def test_badges_open_this_notebook_at_its_own_tag(self, path):
+        top, where = cells(path, "markdown")[0].source, address.read()
+        assert f"/github/{where.slug}/blob/v{where.version}/notebooks/{path.name})" in top
+        assert f"/gh/{where.slug}/v{where.version}?urlpath=lab%2Ftree%2Fnotebooks%2F{path.name})" in top
 
     def test_objectives_and_minutes_stand_on_top(self, path):
         top = cells(path, "markdown")[0].source

@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 
-from tools import notebooks
+from tools import address, notebooks
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.tooling.results import row, write_results
 
@@ -50,7 +50,7 @@ def test_the_notebook_is_valid_and_has_no_outputs(folder):
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
-    assert "find" in code[0].source and "wsfp_helpers" in code[0].source
+    assert code[0].source == address.read().bootstrap()
 
 
 def test_an_exercise_becomes_a_gap_a_check_and_a_folded_solution(folder):

@@ -21,6 +21,9 @@ from wsfp_helpers.common.errors import InputError
 
 ASSETS = Path(__file__).parents[1] / "assets"
 """What comes with the package: weights, model cards, boxes, SynthFaces-19."""
+_CLONE = Path(__file__).parents[2]
+COURSE = _CLONE if (_CLONE / "pyproject.toml").exists() else ASSETS.with_name("course")
+"""The folder of ``notebooks/`` and ``docs/``: the clone, or the copy that a wheel brings along."""
 SETTINGS = "settings.json"
 """The file that says of which settings the files of a folder are."""
 LOCK = ".wsfp.lock"

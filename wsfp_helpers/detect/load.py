@@ -10,7 +10,7 @@ from wsfp_helpers.detect.base import Detector
 from wsfp_helpers.detect.groundingdino import WHERE, GroundingDino, build_package_model
 from wsfp_helpers.detect.transformers_dino import TransformersDino, build_transformers_model, load_transformers_model
 
-DETECTORS = ("embedded", "groundingdino")
+DETECTORS = ("embedded", "groundingdino", "groundingdino-py")
 
 
 def load_detector(
@@ -22,10 +22,10 @@ def load_detector(
 ) -> Detector:
     """The detector ``name``: ``"embedded"``, or ``"groundingdino"`` with local weights.
 
-    For Grounding DINO ``weights`` is a checkpoint of the original project (with a local BERT folder as
-    ``text_encoder``), run by groundingdino-py if that is installed and by transformers if not, or a folder in Hugging
-    Face's form (IDEA-Research/grounding-dino-tiny).  ``options`` are thresholds.  Raises :class:`InputError` when
-    weights are missing; it says where to get them.
+    Grounding DINO is run by transformers, with the name ``"groundingdino-py"`` by the package of that name.
+    ``weights`` is a checkpoint of the original project (with a local BERT folder as ``text_encoder``), or for
+    transformers a folder in Hugging Face's form (IDEA-Research/grounding-dino-tiny).  ``options`` are thresholds.
+    Raises :class:`InputError` when weights are missing (it says where to get them) or a package is.
     """
     if name == "embedded":
         if weights is not None or text_encoder is not None:
@@ -36,11 +36,17 @@ def load_detector(
         from wsfp_helpers.detect.embedded import EmbeddedDetector
 
         return EmbeddedDetector(**options).to(device)
-    if name != "groundingdino":
+    if name not in DETECTORS:
         raise InputError(f"unknown detector {name!r}: expected one of {', '.join(DETECTORS)}")
     if weights is None:
         raise InputError(f"Grounding DINO needs weights: {WHERE}")
-    if Path(weights).is_dir():
+    package = name == "groundingdino-py"
+    if package and find_spec("groundingdino") is None:
+        raise InputError(
+            "the detector groundingdino-py needs the package of that name: run `pip install groundingdino-py==0.4.0 "
+            "'yapf<=0.40.1'`, or take the detector groundingdino, which needs transformers only"
+        )
+    if Path(weights).is_dir() and not package:
         folder = _with(weights, "config.json", "Grounding DINO folder")
         return TransformersDino(*load_transformers_model(folder, folder, weights), device=device, **options)
     tensors = read_weights(_with(weights, "", "Grounding DINO weights"), "Grounding DINO weights", WHERE)
@@ -48,9 +54,9 @@ def load_detector(
         raise InputError(f"{weights} needs a text encoder, a local folder with BERT: {WHERE}")
     bert = _with(text_encoder, "config.json", "BERT folder (config.json, vocab.txt, weights)")
     backbone = "swinb" if "swinb" in Path(weights).name.lower() else "swint"
-    if find_spec("groundingdino") is None:
-        return TransformersDino(*build_transformers_model(tensors, bert, weights, backbone), device=device, **options)
-    return GroundingDino(*build_package_model(tensors, bert, weights, backbone), device=device, **options)
+    if package:
+        return GroundingDino(*build_package_model(tensors, bert, weights, backbone), device=device, **options)
+    return TransformersDino(*build_transformers_model(tensors, bert, weights, backbone), device=device, **options)
 
 
 def _with(path: str | Path, file: str, what: str) -> Path:

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
+from packaging.version import Version
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -35,8 +37,18 @@ def build_transformers_model(weights: Mapping[str, Tensor], bert: Path, path: ob
 
 
 def load_transformers_model(source: Path | None, bert: Path, path: object, **options) -> Loaded:
-    """Model of the folder ``source`` or of ``options``, tokenizer of the folder ``bert``; errors name ``path``."""
+    """Model of the folder ``source`` or of ``options``, tokenizer of the folder ``bert``; errors name ``path``.
+
+    Raises :class:`InputError` for other weights, and for a release of transformers whose answers are wrong.
+    """
     from transformers import AutoTokenizer, GroundingDinoForObjectDetection
+
+    release = version("transformers")
+    if Version("5") <= Version(release) < Version("5.23"):
+        raise InputError(
+            f"transformers {release} misplaces the full stop of a caption, and Grounding DINO then answers "
+            f"wrongly: run `pip install 'transformers>=5.23,<6'`, or 'transformers<5'"
+        )
 
     options |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:  # Releases differ in the names of a model's tensors, but each can load the published ones.

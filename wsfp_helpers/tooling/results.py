@@ -19,16 +19,15 @@ import torch
 from PIL import Image
 
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import atomic_path, existing, read_json, write_json
+from wsfp_helpers.common.files import COURSE, atomic_path, existing, read_json, write_json
 from wsfp_helpers.common.machine import knows_revision, machine, revision
 from wsfp_helpers.labels import CELEBAMASK, Scheme
 from wsfp_helpers.score.confusion import POLICY, Scores, pooled
 from wsfp_helpers.score.intervals import bootstrap
 
-_ROOT = Path(__file__).parents[2]
-FOLDER = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path()) / "docs" / "results"
-"""The clone's results, which the docs show; without a clone those below the working directory.  Commands write to
-another place unless they are told this one, as ``make results`` does."""
+FOLDER = COURSE / "docs" / "results"
+"""The course's results, which the docs show.  Commands write to another place unless they are told this one, as ``make
+results`` does."""
 
 KEYS = ("command", "revision", "machine", "date", "rows")
 ROW_KEYS = ("name", "metric", "unit", "seeds", "per_class")
