@@ -32,6 +32,7 @@ from wsfp_helpers.data.folder import folder
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.method import tcd as losses
+from wsfp_helpers.method.ccd import mask_image
 from wsfp_helpers.method.tcd import Objective
 from wsfp_helpers.method.train import DisFaceRep, TrainConfig, Trainer, TrainingSet, load_model, preset, train
 from wsfp_helpers.method.vit import Projector, vit_inputs
@@ -312,6 +313,14 @@ def test_jitter_changes_the_light_only():
     assert torch.equal(plain["labels"], jittered["labels"])
     assert not torch.equal(plain["input"], jittered["input"])
     assert torch.stack([plain["input"].flatten(), jittered["input"].flatten()]).corrcoef()[0, 1] > 0.9
+
+
+def test_jitter_leaves_masked_boxes_black():
+    faces = replace(tiny_faces(1), read=lambda key: mask_image(tiny_faces(1).image(0), [(16, 24, 40, 48)]))
+    data = TrainingSet(faces, tiny_vit(), 64, "jitter")
+    shown = torch.stack([data[epoch, 0]["picture"] for epoch in range(40)])
+    assert not shown[..., 24:48, 16:40].any()
+    assert (shown.flatten(1).std(0) > 0).sum() > 0.8 * 3 * (64 * 64 - 24 * 24)
 
 
 def test_mctformer_augmentation_is_the_parents_recipe():

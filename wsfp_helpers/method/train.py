@@ -368,7 +368,8 @@ def make_augmentation(
     """From a picture ``(H, W, 3)`` uint8 and labels ``(K,)`` to a picture ``(1, 3, h, w)`` in [0, 1] and labels.
 
     ``"mctformer"`` is the recipe of MCTformer+ (docs/design.md, 1.7) at ``size`` pixels, but a mirrored picture has
-    its left and right labels exchanged (1.9).  The noise of an erased rectangle may leave [0, 1].
+    its left and right labels exchanged (1.9).  The noise of an erased rectangle may leave [0, 1].  ``"jitter"`` changes
+    brightness, contrast and saturation; what is black, such as a masked box, stays black.
     """
     if name == "none":
         return lambda picture, labels: (to_tensor([picture]), labels)
@@ -376,7 +377,13 @@ def make_augmentation(
         from torchvision.transforms import ColorJitter
 
         jitter = ColorJitter(0.3, 0.3, 0.3)
-        return lambda picture, labels: (to_tensor([np.array(jitter(Image.fromarray(picture)))]), labels)
+
+        def lit(picture: np.ndarray, labels: np.ndarray) -> tuple[Tensor, np.ndarray]:
+            # A lower contrast makes black grey, and with it the boxes that Eq. 2 has masked.
+            shown = picture.any(-1, keepdims=True)
+            return to_tensor([np.array(jitter(Image.fromarray(picture))) * shown]), labels
+
+        return lit
     from timm.data import create_transform
 
     # Without timm's flip, which would leave the labels as they are.
