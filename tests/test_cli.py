@@ -62,6 +62,7 @@ def test_help_needs_no_torch():
         ["train", "--out"],
         ["parse", "a", "b", "--out", "x"],
         ["profile", "embedded", "frl"],
+        ["export", "--out", "x", "--weights", "float8"],
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments):

@@ -24,7 +24,14 @@ from wsfp_helpers.data.synthfaces import PACK
 from wsfp_helpers.detect.boxes import SHIPPED_BOXES, read_boxes
 from wsfp_helpers.profiles import CLIP, DEIT, FLIP, FOLDERS, RESNET38
 
-OPTIONAL = {"groundingdino-py": "Grounding DINO as a detector", "transformers": "Grounding DINO and FLIP"}
+OPTIONAL = {
+    "groundingdino-py": ("Grounding DINO as a detector", "detector"),
+    "transformers": ("Grounding DINO and FLIP", "detector"),
+    "onnx": ("wsfp export", "onnx"),
+    "onnxscript": ("wsfp export", "onnx"),
+    "onnxruntime": ("wsfp export", "onnx"),
+}
+"""Packages that only some commands need: for what, and the extra that installs them."""
 IMPORTED = ("torchvision", "timm", "open_clip")
 """Packages whose import shows whether torch and torchvision fit each other."""
 
@@ -107,8 +114,8 @@ def _software() -> Iterable[Finding]:
     for package in (re.split(r"[^\w-]", name, maxsplit=1)[0] for name in needed):
         found = version(package)
         yield _check("software", package, found or "not installed", found, mend)
-    for package, purpose in OPTIONAL.items():
-        found, cure = version(package), f"only for {purpose}: pip install -e '.[detector]'"
+    for package, (purpose, extra) in OPTIONAL.items():
+        found, cure = version(package), f"only for {purpose}: pip install -e '.[{extra}]'"
         yield _check("software", package, found or "not installed", found, cure, OPTION)
     for module in IMPORTED:
         try:
