@@ -66,6 +66,7 @@ def test_help_needs_no_torch():
         ["profile", "embedded", "frl"],
         ["profile", "--set", "train.batch_size"],
         ["train", "--out", "x", "--set", "train.batchsize=3"],
+        ["export", "--out", "x", "--weights", "float8"],
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments):

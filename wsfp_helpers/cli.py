@@ -313,6 +313,22 @@ def parse(
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The file to write, say parser.onnx.")],
+    parser: Annotated[str, typer.Option(help="weak, supervised, or a parser.safetensors of wsfp parser.")] = "weak",
+    weights: Annotated[str, typer.Option(help="How weights are stored: float16, float32 or int8.")] = "float16",
+) -> None:
+    """Write a parser as one ONNX file that needs no Python: pictures of any size in, probabilities out.
+
+    It holds trunk, decoder, preprocessing, classes, palette, licences and card, and is checked against Python.
+    """
+    from wsfp_helpers.parsing.export import export_parser
+
+    agreement = export_parser(parser, out, weights)
+    typer.echo(f"{out}, {out.stat().st_size / 1e6:.1f} MB: {agreement}")
+
+
+@app.command()
 def predict(
     parser: Annotated[str, typer.Option(help="weak, supervised, or a parser.safetensors of wsfp parser.")],
     out: Annotated[Path, typer.Option(help="Folder for the label maps; the same command in it goes on.")],

@@ -24,8 +24,13 @@ from wsfp_helpers.data.synthfaces import PACK
 from wsfp_helpers.detect.boxes import SHIPPED_BOXES, read_boxes
 from wsfp_helpers.profiles import CLIP, DEIT, FLIP, FOLDERS, RESNET38
 
-OPTIONAL = {"transformers": ("Grounding DINO and FLIP", "detector"),
-            "groundingdino-py": ("the other implementation of Grounding DINO", "groundingdino")}  # fmt: skip
+OPTIONAL = {
+    "transformers": ("Grounding DINO and FLIP", "detector"),
+    "groundingdino-py": ("the other implementation of Grounding DINO", "groundingdino"),
+    "onnx": ("wsfp export", "onnx"),
+    "onnxscript": ("wsfp export", "onnx"),
+    "onnxruntime": ("wsfp export", "onnx"),
+}
 """Packages that the course can do without: what each is for, and the extra of the package that installs it."""
 IMPORTED = ("torchvision", "timm", "open_clip")
 """Packages whose import shows whether torch and torchvision fit each other."""
