@@ -80,6 +80,7 @@ class MoRe(VitSystem):
 
     title, paper, supervision = "MoRe", "Yang et al., AAAI 2025", "I"
     reads = ("theta",)
+    chosen = 1
     tried = (MoReConfig(), MoReConfig(theta=0.3), MoReConfig(lr=4e-3), MoReConfig(lr=4e-3, theta=0.3))
     settings: MoReConfig
 

@@ -123,6 +123,7 @@ class SeCo(VitSystem):
 
     title, paper, supervision = "SeCo", "Yang et al., CVPR 2024", "I"
     reads = ("theta",)
+    chosen = 2
     tried = (SecoConfig(), SecoConfig(theta=0.3), SecoConfig(pool="ranks"), SecoConfig(pool="ranks", theta=0.3))
     settings: SecoConfig
     network: SecoNetwork
