@@ -17,8 +17,16 @@ from wsfp_helpers.common.machine import cpu_count
 
 
 def cache_dir() -> Path:
-    """Folder of everything wsfp downloads or computes once: ``$WSFP_CACHE``, else the user's cache folder."""
-    return Path(os.environ.get("WSFP_CACHE") or pooch.os_cache("wsfp"))
+    """Folder of everything wsfp downloads or computes once: ``$WSFP_CACHE``, else the user's cache folder.
+
+    Raises:
+        InputError: There is a file in its place.
+    """
+    folder = Path(os.environ.get("WSFP_CACHE") or pooch.os_cache("wsfp"))
+    found = next(place for place in (folder, *folder.parents) if place.exists() or place == place.parent)
+    if not found.is_dir():
+        raise InputError(f"the cache is to be in {folder}, and {found} is no folder: set WSFP_CACHE to another place")
+    return folder
 
 
 def data_dirs() -> list[Path]:
