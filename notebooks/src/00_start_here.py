@@ -34,22 +34,9 @@
 # The list says *what*, never *where*; finding the places is the task.  This course follows one paper, DisFaceRep
 # (Wang et al., ACM Multimedia 2025), from that list to a parser:
 #
-# ```
-#  picture + list
-#       |  01  what such lists can teach, and what not
-#       v
-#  02 CCD    hide a part now and then, and take it off the list (Eq. 1-2)
-#       v
-#  03 TCD    train class tokens; a model that knows words says what a map shows (Eq. 3-16)
-#       v
-#  04 FCAM   one activation map for each part
-#       v
-#  05        maps become pseudo labels: a class for every pixel
-#       v
-#  06        a parser learns from the pseudo labels
-#       v
-#  07        does it hold on other data, and on real photographs?
-# ```
+# ![The way of the course: a picture and its list; 01 what lists teach; 02 CCD hides parts and strikes them off the
+# list; 03 TCD lets words judge the maps; 04 maps; 05 pseudo labels; 06 a parser learns from them; 07 other faces and
+# real people](figures/course.svg)
 
 # %% [markdown]
 # | notebook | what you will see | paper | to read | to run |
@@ -80,15 +67,46 @@ from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.tooling.doctor import examine, report
 
 # %% [markdown]
-# ## Is everything here?
+# ## One face
 #
-# The *doctor* looks at versions, machine, data and weights, and says what to do about each gap.  A line with `+` is
-# found, `!` is missing and needed, `-` is missing and optional.  In a terminal it is `wsfp doctor`.
+# The first face of the validation split, its label map, and both on top of each other.
 
 # %%
-findings = examine()
-print(report(findings))
-assert not [f.name for f in findings if f.state == "gap"], "mend what is marked with ! first"
+faces = synthfaces("celeb/val")
+face, truth = faces.image(0), faces.label_map(0)  # (160, 160, 3) and (160, 160), both uint8
+print(f"{faces.name}: {len(faces)} faces of {face.shape}; {faces.licence}")
+assert truth.shape == face.shape[:2] and truth.max() < len(CELEBAMASK)
+
+# %%
+show(face_and_map(face, truth, title="A rendered face and what every pixel is"), alt=(
+    "Three panels: a rendered face, the same face in flat colours by part, and both blended; a legend names the parts."
+))  # fmt: skip
+
+# %% [markdown]
+# **Is everything here?**  The *doctor* looks at versions, machine, data and weights.  Here it names gaps only, each
+# with its cure; `wsfp doctor` in a terminal shows all that it looked at, also what is optional.
+
+# %%
+gaps = [finding for finding in examine() if finding.state == "gap"]
+print(report(gaps) if gaps else "the course has all that it needs")
+assert not gaps, "mend what is marked with ! first"
+
+# %% [markdown]
+# That map is what *full* supervision would show to a network.  What this course may use is one row of a table:
+
+# %%
+row = faces.labels[0]  # (18,): 1 where the face has the part
+print("has:  ", ", ".join(name for name, there in zip(COMPONENTS, row, strict=True) if there))
+print("lacks:", ", ".join(name for name, there in zip(COMPONENTS, row, strict=True) if not there))
+assert all((truth == k + 1).sum() >= 10 for k in np.flatnonzero(row))
+
+# %% [markdown]
+# To be sure that nothing else slips in, the training stages are given a `WeakFaces`, which *cannot* reach the maps:
+
+# %%
+weak = faces.weak
+print("label maps reachable:", hasattr(weak, "label_map"))
+assert hasattr(faces, "label_map") and not hasattr(weak, "label_map")
 
 # %% [markdown]
 # ## Two worlds
@@ -123,39 +141,6 @@ assert not [f.name for f in findings if f.state == "gap"], "mend what is marked 
 # So no label map of a training face is ever used, but two helpers have learnt from the label maps of *other* faces,
 # where Grounding DINO and FLIP have learnt from the web.  How much that is worth is measured, too: a mini-FLIP that was
 # told lists only is no help ([experiments](../docs/experiments.md)).
-
-# %% [markdown]
-# ## One face
-#
-# The first face of the validation split, its label map, and both on top of each other.
-
-# %%
-faces = synthfaces("celeb/val")
-face, truth = faces.image(0), faces.label_map(0)  # (160, 160, 3) and (160, 160), both uint8
-print(f"{faces.name}: {len(faces)} faces of {face.shape}; {faces.licence}")
-assert truth.shape == face.shape[:2] and truth.max() < len(CELEBAMASK)
-
-# %%
-show(face_and_map(face, truth, title="A rendered face and what every pixel is"), alt=(
-    "Three panels: a rendered face, the same face in flat colours by part, and both blended; a legend names the parts."
-))  # fmt: skip
-
-# %% [markdown]
-# That is what *full* supervision would show to a network.  What this course may use is one row of a table:
-
-# %%
-row = faces.labels[0]  # (18,): 1 where the face has the part
-print("has:  ", ", ".join(name for name, there in zip(COMPONENTS, row, strict=True) if there))
-print("lacks:", ", ".join(name for name, there in zip(COMPONENTS, row, strict=True) if not there))
-assert all((truth == k + 1).sum() >= 10 for k in np.flatnonzero(row))
-
-# %% [markdown]
-# To be sure that nothing else slips in, the training stages are given a `WeakFaces`, which *cannot* reach the maps:
-
-# %%
-weak = faces.weak
-print("label maps reachable:", hasattr(weak, "label_map"))
-assert hasattr(faces, "label_map") and not hasattr(weak, "label_map")
 
 # %% [markdown]
 # ## The classes
