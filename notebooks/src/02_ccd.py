@@ -27,13 +27,8 @@
 # out which pixels it belongs to.  **Co-occurring component disentanglement** (CCD) makes the contrast that the data
 # lack: it finds a part, paints it black, and *erases it from the label*.
 #
-# ```
-#   picture x   ──► detector ──► candidates ──► Eq. 1 ──► boxes M ──► chance ──► Eq. 2 ──► picture x̂
-#                   "eye"        several,       left or              one half              black boxes
-#                                unsided        right?
-#   label y     ─────────────────────────────────────────────────────────────────────────► label ŷ
-#   skin nose l_eye r_eye ...                                                               skin  –  l_eye  – ...
-# ```
+# ![A picture goes through a detector, which gives several boxes without a side, then Eq. 1, which knows left from
+# right, chance, and Eq. 2, which paints boxes black; what is masked is struck off the label](figures/ccd.svg)
 #
 # After that, some faces have a nose and some do not, and they differ in exactly one place: the nose.
 #
@@ -42,7 +37,6 @@
 
 # %%
 import numpy as np
-from ipywidgets import interact
 
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.base import PHRASE_OF
@@ -52,6 +46,7 @@ from wsfp_helpers.labels import COMPONENTS
 from wsfp_helpers.method import ccd
 from wsfp_helpers.method import cooccurrence as co
 from wsfp_helpers.method.ccd import MASKABLE, CCDConfig
+from wsfp_helpers.notebook import explorers
 from wsfp_helpers.notebook.draw import draw_boxes
 from wsfp_helpers.notebook.exercises import checking
 from wsfp_helpers.notebook.plots import bars, gallery, heatmap, show
@@ -196,14 +191,7 @@ show(figure, alt="A face and its centre line: whole face and the eye right of th
 
 
 # %%
-@interact(part=list(MASKABLE), threshold=(0.05, 0.95, 0.05))
-def filter_explorer(part="l_brow", threshold=0.35):
-    steps = ccd.judge(found[PHRASE_OF[part]], part, image.shape[:2], CCDConfig(score_threshold=threshold))
-    words = [("" if v == "accepted" else "x ") + v for _, v in steps]
-    picture = draw_boxes(image, [d.box for d, _ in steps], words)
-    figure = gallery([picture], [f"{part}, score above {threshold:.2f}"], "Which candidate is accepted?", size=3.5)
-    show(figure, alt=f"The face with the candidates for {part}; verdicts: {', '.join(v for _, v in steps) or 'none'}.")
-
+explorers.filter_candidates(image, found)
 
 # %% [markdown]
 # Does it help?  The same count as before, now with the filter.

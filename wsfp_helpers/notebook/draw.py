@@ -35,7 +35,8 @@ def draw_boxes(
         left, top, right, bottom = pen.textbbox((0, 0), word, font=font)
         size = (right - left + 2 * _PAD, bottom - top + 2 * _PAD)
         others = [*taken * 4, *(other for j, other in enumerate(drawn) if j != i)]  # a word on a word is worst
-        place = min(_places(box, size, picture.size), key=lambda p, o=others: sum(_shared(p, each) for each in o))
+        places = list(_places(box, size, picture.size))
+        place = places[int(np.argmin([sum(_shared(each, other) for other in others) for each in places]))]
         taken.append(place)
         pen.rectangle(place, fill="white")
         pen.text((place[0] + _PAD - left, place[1] + _PAD - top), word, fill=colour, font=font)
