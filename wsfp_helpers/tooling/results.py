@@ -26,12 +26,9 @@ from wsfp_helpers.score.confusion import POLICY, Scores, pooled
 from wsfp_helpers.score.intervals import bootstrap
 
 _ROOT = Path(__file__).parents[2]
-DOCS = (_ROOT if (_ROOT / "pyproject.toml").exists() else _ROOT / "wsfp_helpers") / "docs"
-"""The docs of the clone, or the part of them that an installed package brings along: results and pictures that the
-notebooks show."""
-FOLDER = DOCS / "results"
-"""The results that docs and notebooks show.  Commands write to another place unless they are told this one, as ``make
-results`` does."""
+FOLDER = (_ROOT if (_ROOT / "pyproject.toml").exists() else Path()) / "docs" / "results"
+"""The clone's results, which the docs show; without a clone those below the working directory.  Commands write to
+another place unless they are told this one, as ``make results`` does."""
 
 KEYS = ("command", "revision", "machine", "date", "rows")
 ROW_KEYS = ("name", "metric", "unit", "seeds", "per_class")
