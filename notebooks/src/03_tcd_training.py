@@ -17,7 +17,7 @@
 #   it;
 # * train the whole method for a minute, watch its losses and one face's maps, and start the long run.
 #
-# **Time** 45 minutes to read and try, one to two minutes to run on two cores.
+# **Time** 80 minutes to read and try (a good break lies before *Pull*), one to two minutes to run on two cores.
 # **Needs** nothing but the package.
 # **Paper** sections 3.2 and 3.4.
 
@@ -28,19 +28,15 @@
 # **Text-guided component disentanglement** (TCD) asks somebody else: a model that has read captions of faces, and so
 # knows what a face *with hair* looks like.  It is frozen; it only judges.
 #
-# ```
-#                        ┌─ K class tokens ──► projector ──► v_cls ─────────────┐
-#   masked picture x̂ ──► ViT                                                    │ nearer to its own text,
-#                        └─ N patch tokens ──► conv, σ ──► P ─┬► x̂ · P     ─► v_ffc  away from the others
-#                                                             └► x̂ · (1-P) ─► v_bfc  ─┤ not its own text
-#   "a photo of a face with nose" ──► text encoder ──► v_txt ────────────────────────┘
-# ```
+# ![The masked picture goes through the ViT; its class tokens become v_cls; its patch tokens become maps P, which cut
+# v_ffc out of the picture and leave v_bfc; a frozen text encoder gives v_txt; v_cls and v_ffc are pulled to their own
+# text and away from others, v_bfc away from its own](figures/tcd.svg)
 #
 # The idea in one sentence: if the map $P_k$ of the nose is right, then what it *keeps* of the picture should look like
 # "a face with nose" to the image-text model, and what it *leaves* should not.  Both sentences are differentiable, so
 # they can move the map.
 #
-# Three losses of MCTformer+ stay: they are what teaches the labels.
+# Three losses of MCTformer+, the network that the paper builds on, stay beside it: they are what teaches the labels.
 
 # %%
 from dataclasses import replace
@@ -62,7 +58,7 @@ from wsfp_helpers.method.train import preset, train
 from wsfp_helpers.method.vit import Projector, patch_attention, vit_inputs
 from wsfp_helpers.nets.vlm import mini_flip
 from wsfp_helpers.notebook.exercises import checking
-from wsfp_helpers.notebook.plots import curves, fcam_sheet, gallery, heatmap, show
+from wsfp_helpers.notebook.plots import curves, fcam_sheet, gallery, heat, heatmap, show
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.stages import load_shipped
 
@@ -84,10 +80,12 @@ trained = sum(p.numel() for p in vit.parameters())
 print(f"{trained / 1e6:.1f} M trained weights")
 
 # %% [markdown]
-# Two readings of one network.  The **class tokens**, one for each component, have attended to the patches in each of
-# the L trained blocks (here one, full size twelve); the mean of a token's channels is the class score.  The **patch
-# map** is a 3 x 3 convolution of the patch tokens; pooled over the grid it is the second class score.  The pooling
-# sorts a map and weighs its best patches most, so a small part need not be everywhere.
+# Two readings of one network.  A **class token** is a learnt vector, one for each component, that enters the network
+# beside the patches.  In every block it attends to them, that is, it takes a weighted mean of what they say, and so it
+# ends as a summary of the picture *for its component*; the mean of its channels is the class score.  L is the number of
+# trained blocks (here one, full size twelve).  The **patch map** is a 3 x 3 convolution of the patch tokens; pooled
+# over the grid it is the second class score.  The pooling sorts a map and weighs its best patches most, so a small part
+# need not be everywhere.
 
 # %%
 assert torch.allclose(output.class_logits, output.class_tokens[-1].mean(-1))
@@ -96,6 +94,48 @@ low, middle, high = (output.patch_map.flatten(2).quantile(q, -1).mean() for q in
 print(f"a patch map spans {low:.2f} .. {high:.2f}, its middle is {middle:.2f}, pooled {output.patch_logits.mean():.2f}")
 
 # %% [markdown]
+# ## The three losses that stay
+#
+# Both class scores $z_k$ are told the labels by the **soft margin** loss, a sigmoid cross-entropy in each class,
+#
+# $$\mathcal{L}_{mlsm} = -\frac{1}{K}\sum_k y_k \log\sigma(z_k) + (1-y_k)\log\bigl(1-\sigma(z_k)\bigr).$$
+#
+# The third, which MCTformer+ calls *contrastive*, keeps the class tokens apart: of all K tokens, token $k$ should have
+# the largest cosine with itself.  That is a cross-entropy with the K cosines as scores and $k$ as the right answer, for
+# the components that are present.  (It has nothing to do with the *contrast of labels* of notebooks 01 and 02, pictures
+# with and without a part, so here we call it **tokens apart**.)
+
+
+# %%
+def soft_margin(z, y):
+    """Soft margin of scores (B, K) and labels (B, K)."""
+    return -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)).mean()
+
+
+def tokens_apart(tokens, y):
+    """Cross-entropy over the cosines of class tokens (B, K, d), for the components with y = 1."""
+    unit = F.normalize(tokens, dim=-1)
+    own = -(unit @ unit.transpose(1, 2)).log_softmax(-1).diagonal(dim1=1, dim2=2)  # (B, K)
+    return ((own * y).sum(-1) / y.sum(-1)).mean()
+
+
+# %%
+first = {
+    "class scores": (soft_margin(output.class_logits, labels), losses.soft_margin(output.class_logits, labels)),
+    "patch scores": (soft_margin(output.patch_logits, labels), losses.soft_margin(output.patch_logits, labels)),
+    "tokens apart": (
+        tokens_apart(output.class_tokens[-1], labels),
+        losses.class_token_contrast(output.class_tokens, labels),
+    ),
+}
+for name, (ours, packaged) in first.items():
+    print(f"{name:13} {ours:.3f}")
+    assert torch.isclose(ours, packaged, rtol=1e-4)
+print(f"scores that know nothing have log 2 = {np.log(2):.3f}, equal tokens log {len(COMPONENTS)} = {np.log(18):.3f}")
+
+# %% [markdown]
+# ## Into the space of texts
+#
 # **Eq. 3** takes a class token into the space of the image-text model, $v_{cls}^k = W^\top F_{cls}^k$.  (Printed as one
 # matrix; the sizes in Table 5 of the paper fit a small MLP, 384-512-512, so that is what we have.)
 # **Eq. 4** makes a map between 0 and 1, $P_k = \sigma(\mathrm{conv}(F_{pat}))$.
@@ -412,7 +452,7 @@ def step():
     shown = losses.sample_components(y, 2)  # (8, K)
     v_ffc, v_bfc = encode_renders(P, pictures, shown, vlm)  # Eq. 5 and 6
     base = losses.soft_margin(out.class_logits, y) + losses.soft_margin(out.patch_logits, y)
-    base = base + losses.class_token_contrast(out.class_tokens, y)  # with this, the three of MCTformer+
+    base = base + losses.class_token_contrast(out.class_tokens, y)  # tokens apart: the three of MCTformer+
     text_guided = pull(v_cls, v_ffc, y, shown) + push(v_cls, v_ffc, v_bfc, y, shown)
     loss = base + text_guided + config.reg * losses.regularisation(P)  # Eq. 16 beside the base losses
     optimiser.zero_grad()
@@ -488,9 +528,10 @@ def smooth(name, width=6):
     return np.arange(width, len(log) + 1), values
 
 
-base = {name: smooth(name) for name in ("class_mlsm", "contrast", "patch_mlsm")}
+base = {"class scores": "class_mlsm", "tokens apart": "contrast", "patch scores": "patch_mlsm"}  # as the log calls them
+base = {words: smooth(name) for words, name in base.items()}
 figure = curves(base, "The three losses of MCTformer+", "step", "loss (mean of 6 steps)")
-show(figure, alt="The contrast falls and levels off, the patch scores fall to half, the class scores stay near 0.69.")
+show(figure, alt="Tokens apart falls and levels off, the patch scores fall to half, the class scores stay near 0.69.")
 early, late = (np.mean([terms["loss"] for terms in part]) for part in (log[:6], log[-6:]))
 assert late < early
 
@@ -503,16 +544,15 @@ print("dead pairs:", [round(terms["dead"], 2) for terms in log[:3]], "...", roun
 
 # %% [markdown]
 # Three speeds.  The projector aligns class tokens and texts (`pos_cls`, `neg_cls`), and the dead zone is empty after
-# the first step: the tangent has pulled everybody out.  The patch scores learn the labels (`patch_mlsm`), while the
-# class scores are still near log 2 = 0.69, a coin.  And of the terms that judge the *pictures*, `pos_ffc` falls by half
+# the first step: the tangent has pulled everybody out.  The patch scores learn the labels, while the class scores are
+# still near log 2 = 0.69, a coin.  And of the terms that judge the *pictures*, `pos_ffc` falls by half
 # and levels off, `neg_bfc` keeps falling, while `neg_ffc` hardly moves: what a map keeps begins to look like its own
 # text, but it still looks like the neighbours' texts, too.  The jitter is the random choice of components.
 
 # %%
-strip = [film[moment][row] for row in range(len(parts)) for moment in film]
+strip = [heat(other.image(0), film[moment][row]) for row in range(len(parts)) for moment in film]
 titles = [f"{part}, {moment}" for part in parts for moment in film]
-show(gallery([other.image(0)], ["the face"], size=2.2), alt="The rendered face of the maps below, frontal.")
-figure = gallery(strip, titles, "Maps of a face that the training never saw", columns=len(film), size=1.7)
+figure = gallery(strip, titles, "Maps of a face that the training never saw", columns=len(film), size=2.1)
 show(figure, alt="Rows skin, nose, right eye, hair, from noise to shapes: all but the skin near their part.")
 
 # %% [markdown]

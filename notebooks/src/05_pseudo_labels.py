@@ -28,12 +28,9 @@
 # The classifier of notebooks 03 and 04 gives a map for each part that a face has.  A parser, notebook 06, learns from
 # pictures in which every pixel has *one* class.  Between them is a step that the paper keeps as small as possible:
 #
-# ```
-#   I   the paper    maps of the parts that y names, and theta     ──► the strongest wins         ──► pseudo label
-#
-#   II  ours         frozen features ──► clusters without names ──┐
-#                    y, boxes, maps  ──► evidence for names     ──┴──► regions, parts in boxes    ──► pseudo label
-# ```
+# ![I, the paper: maps of the parts that y names and the constant theta; the strongest wins; a pseudo label. II, ours:
+# clusters of frozen features without names and evidence for names from y, boxes and maps give named regions and parts
+# drawn in boxes, and a pseudo label](figures/pseudo.svg)
 #
 # There is no map of the background, because no label names it.  So the paper gives it a constant score, $\theta = 0.5$,
 # and does not tune it.  Nothing learns in part I; but what goes wrong there is what the parser will be taught.  Part II
@@ -45,7 +42,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ipywidgets import interact
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from PIL import Image
@@ -75,8 +71,9 @@ from wsfp_helpers.method.regions import (
     weigh,
 )
 from wsfp_helpers.nets.trunk import features, load_trunk
+from wsfp_helpers.notebook import explorers
 from wsfp_helpers.notebook.exercises import checking
-from wsfp_helpers.notebook.plots import COLOURS, bars, curves, fcam_sheet, gallery, heatmap, overlay, seed_bars, show
+from wsfp_helpers.notebook.plots import COLOURS, bars, curves, fcam_sheet, gallery, heatmap, seed_bars, show
 from wsfp_helpers.palette import paint
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels, sweep_thresholds
@@ -86,38 +83,21 @@ from wsfp_helpers.tooling.results import read_results, summary
 # %% [markdown]
 # # Part I: the paper's step
 #
-# ## Maps of 160 faces
+# ## Maps of one face
 #
 # The pseudo labels are needed for the **training** pictures, unmasked; detector and text model have done their work and
 # are gone.  The shipped classifier `full` was trained with CCD and TCD.  We read its patch map, as the embedded profile
-# does, but of the picture alone and not of its mirror image as well, which halves the time.  We ask for the maps
-# of *all* 18 parts, to be able to compare; `keep` takes away what a label does not name.
+# does, but of the picture alone and not of its mirror image as well, which halves the time.
 
 # %%
 everybody = synthfaces("celeb/train")
 faces = everybody.subset(uniform_subset(len(everybody), 160))  # spread evenly, as the paper's 3,820
-everything = replace(faces.weak, labels=np.ones_like(faces.labels))  # (160, 18): as if each face had every part
-config = replace(profile("embedded").fcam, flip=False)
-maps = list(extract(load_shipped("full"), everything, config, 8))
-assert maps[0].grids[0].shape == (K, 20, 20)
-
-
-# %%
-def keep(fcam, labels):
-    """The maps of the parts that labels (K,) name."""
-    chosen = np.flatnonzero(labels)
-    return replace(fcam, classes=chosen, grids=tuple(grid[chosen] for grid in fcam.grids))
-
-
-fcams = [keep(f, y) for f, y in zip(maps, faces.labels, strict=True)]
-few = range(0, len(faces), 4)  # 40 faces to be looked at and scored
-seen, seen_fcams = faces.subset(few), fcams[::4]
-plain = [pseudo_label(f) for f in fcams]  # the paper's pseudo labels
-paper = score_pseudo_labels(plain[::4], seen)
-
-# %%
+classifier, config = load_shipped("full"), replace(profile("embedded").fcam, flip=False)
 number = 24
-image, truth, fcam = faces.image(number), faces.label_map(number), fcams[number]
+image, truth = faces.image(number), faces.label_map(number)  # (160, 160, 3), (160, 160)
+fcam = next(extract(classifier, faces.weak.subset([number]), config))  # the parts that this face's label names
+
+# %%
 activations = fcam.maps()  # (P, 160, 160), each from 0 to 1
 names = [COMPONENTS[k] for k in fcam.classes]
 show(fcam_sheet(image, activations, names, f"Maps of the {len(names)} parts that this face has"), alt=(
@@ -157,20 +137,36 @@ show(figure, alt="A face; its strongest part at every pixel; the strength in gre
 # fourth the wall has become background, and that is all that the constant does.  It repairs no border between parts:
 # eyes and brows are patches several times too large, the lips take the chin, the skin takes hair, and the neck the jaw.
 #
-# **Predict**: what happens to the eyes, to the wall and to the hair at $\theta = 0.2$ and at
-# $\theta = 0.8$?  Then look.
+# ## The same for 160 faces
+#
+# We ask for the maps of *all* 18 parts, to be able to compare; `keep` takes away what a label does not name.
+
+# %%
+everything = replace(faces.weak, labels=np.ones_like(faces.labels))  # (160, 18): as if each face had every part
+maps = list(extract(classifier, everything, config, 8))
+assert maps[0].grids[0].shape == (K, 20, 20)
 
 
 # %%
-@interact(face=(0, len(seen) - 1), theta=(0.05, 0.95, 0.05))
-def explorer(face=6, theta=0.5):
-    picture, answer = seen.image(face), pseudo_label(seen_fcams[face], theta)
-    score = score_pseudo_labels([answer], seen.subset([face])).mean_f1
-    pictures = [picture, overlay(picture, answer), overlay(picture, seen.label_map(face))]
-    titles = ["picture", f"theta {theta:.2f}: F1 {score:.0f}", "truth"]
-    figure = gallery(pictures, titles, "Threshold explorer", 3, 2.6, np.unique(answer)[1:])
-    show(figure, alt=f"Face {face}, its pseudo label at theta {theta:.2f}, F1 {score:.0f}, and its truth.")
+def keep(fcam, labels):
+    """The maps of the parts that labels (K,) name."""
+    chosen = np.flatnonzero(labels)
+    return replace(fcam, classes=chosen, grids=tuple(grid[chosen] for grid in fcam.grids))
 
+
+fcams = [keep(f, y) for f, y in zip(maps, faces.labels, strict=True)]
+few = range(0, len(faces), 4)  # 40 faces to be looked at and scored
+seen, seen_fcams = faces.subset(few), fcams[::4]
+plain = [pseudo_label(f) for f in fcams]  # the paper's pseudo labels
+paper = score_pseudo_labels(plain[::4], seen)
+assert (plain[number] == label).mean() > 0.999
+
+# %% [markdown]
+# **Predict**: what happens to the eyes, to the wall and to the hair at $\theta = 0.2$ and at
+# $\theta = 0.8$?  Then look.
+
+# %%
+explorers.move_threshold(seen_fcams, seen)
 
 # %% [markdown]
 # A small $\theta$ fills the picture with parts, to the wall behind the head.  A large one leaves islands: the parts
@@ -498,7 +494,7 @@ pictures, titles = [], []
 for i in np.argsort(each)[:3]:
     pictures += [seen.image(i), paint(drawn[i]), paint(seen.label_map(i))]
     titles += [f"F1 {each[i]:.0f}", "drawn (ours)", "truth"]
-figure = gallery(pictures, titles, "Our three worst of forty", 9, 1.3)
+figure = gallery(pictures, titles, "Our three worst of forty, a row each", 3, 2.5, range(1, 19))
 show(figure, alt="Three faces with their drawn labels and truths: the lowest F1 of the forty.")
 
 # %% [markdown]

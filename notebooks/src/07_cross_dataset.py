@@ -26,14 +26,9 @@
 #
 # The paper trains on CelebAMask-HQ and tests on LaPa and Helen without training again.  Three things change at once:
 #
-# ```
-#   celeb-like   studio light, frontal     19 classes, sides of the person
-#        │
-#        ├──► LaPa-like    turned heads, sunglasses, coloured light   ┐
-#        ├──► Helen-like   smaller faces, noise, compression          ├ 11 classes, sides of the viewer
-#        │                                                            ┘
-#        └──► FRL London   real people, a studio                        outlines drawn from 189 points
-# ```
+# ![From celeb-like faces, studio light, frontal, 19 classes with sides of the person, to LaPa-like and Helen-like faces
+# with 11 classes and sides of the viewer, and to real people of FRL London, whose parts were drawn from 189
+# points](figures/transfer.svg)
 #
 # * the **pictures**: poses, light, cameras, and at the end people instead of renderings;
 # * the **names**: 11 classes instead of 19, and *left* means something else;
@@ -60,12 +55,12 @@ from wsfp_helpers.data.weak import uniform_subset
 from wsfp_helpers.labels import CELEBAMASK, LAPA, lookup, to_lapa, to_lapa_table
 from wsfp_helpers.nets.trunk import features, load_trunk
 from wsfp_helpers.notebook.exercises import checking
-from wsfp_helpers.notebook.plots import bars, gallery, overlay, show
+from wsfp_helpers.notebook.plots import bars, gallery, overlay, show, show_png
 from wsfp_helpers.palette import paint
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.score.confusion import Scores, confusions, side_warning
 from wsfp_helpers.score.intervals import bootstrap, by_group
-from wsfp_helpers.tooling.results import FEW, HIGH, LOW, read_results, summary
+from wsfp_helpers.tooling.results import FEW, FOLDER, HIGH, LOW, read_results, summary
 
 # %% [markdown]
 # ## Three rendered worlds
@@ -281,7 +276,7 @@ for name, command in measuring.items():
 # %%
 root = find_frl_london()
 if root is None:
-    print("No copy of FRL London (`wsfp data get frl-london`, 38 MB): the stored numbers follow, and one real face.")
+    print("No copy of FRL London (`wsfp data get frl-london`, 38 MB): a shipped picture and stored numbers follow.")
 else:
     people = frl_london(root).subset(range(0, 102, 3))
     portraits = [people.image(i) for i in range(len(people))]
@@ -302,8 +297,11 @@ def real_faces(indices):
     return gallery(pictures, titles, "Parsers whose decoder learnt from renderings alone", 4, 1.9, range(1, 19))
 
 
+shipped = FOLDER.parent / "frl_side_by_side.png"  # drawn by: python -m tools.overview frl
 if root is not None:
     show(real_faces([1, 8, 20, 30]), alt="Four people; parts by the weak and the supervised parser; the drawn truth.")
+elif shipped.exists():
+    show_png(shipped.read_bytes(), alt="Four people; parts by the weak and by the supervised parser; no truth.")
 
 # %%
 if root is not None:
@@ -328,12 +326,24 @@ for row in stored("parsers", "FRL", "python scripts/train_parsers.py scores"):
 
 # %% [markdown]
 # The decoders of both parsers have only seen renderings; the frozen trunk below them learnt its features from
-# photographs, without labels.  At a single glance at a face that fills a third of the picture, they find the parts of
-# real people, and closer looks help: {{parsers | weak, FRL London (102 pictures)}} for the weak parser over all 102
-# people, {{parsers | supervised, FRL London (102 pictures)}} for the supervised one.  Read the classes above: at ears
-# and brows the two are close.  The weak parser is clearly behind at the neck, which has no box and no contrast of
-# labels, at the lower lip and at the nose, whose shapes were drawn by a rule.  What it says on wall and clothes is not
-# scored, for the last column shows how little is known: grey is ignored.  A number is blind wherever its truth is.
+# photographs, without labels (who has seen what: [notebook 00](00_start_here.ipynb)).  And both find the parts of real
+# people.  The *stored* numbers, which everybody has above, are of all 102 people with closer looks at each face: mean
+# F1 {{parsers | weak, FRL London (102 pictures)}} for the weak parser,
+# {{parsers | supervised, FRL London (102 pictures)}} for the supervised one.  By class, weak against supervised:
+#
+# * **even at brows** (left {{parsers | weak, FRL London (102 pictures) | l_brow}} against
+#   {{parsers | supervised, FRL London (102 pictures) | l_brow}}), close at eyes and ears (left ear
+#   {{parsers | weak, FRL London (102 pictures) | l_ear}} against
+#   {{parsers | supervised, FRL London (102 pictures) | l_ear}});
+# * **clearly behind** at the neck ({{parsers | weak, FRL London (102 pictures) | neck}} against
+#   {{parsers | supervised, FRL London (102 pictures) | neck}}), which has no box and no contrast of labels, at the
+#   lower lip ({{parsers | weak, FRL London (102 pictures) | l_lip}} against
+#   {{parsers | supervised, FRL London (102 pictures) | l_lip}}) and at the nose, whose shapes were drawn by a rule.
+#
+# With a copy of FRL London the bars above show 34 people at *one glance*, where the face fills a third of the picture:
+# lower, and the order of two close classes may differ.  Without a copy the picture above has no truth beside it, and no
+# number can be read off it.  Either way, what the parsers say on wall and clothes is not scored: nobody placed points
+# there.  A number is blind wherever its truth is.
 
 # %% [markdown]
 # ## What breaks it

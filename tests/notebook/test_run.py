@@ -1,6 +1,5 @@
 """Every notebook runs to its end, and then each of its widgets still draws what it was made for, and can be moved."""
 
-
 import nbformat
 import pytest
 from nbclient import NotebookClient
