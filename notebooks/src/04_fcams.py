@@ -214,7 +214,7 @@ assert np.nanmean(own["base"]) < np.nanmean(own["+ CCD"]) < np.nanmean(own["full
 #   F1 of their pseudo labels over three seeds (below) does the opposite.  A share does not see what a map misses, nor
 #   which map wins a pixel.
 #
-# Background has neither a text nor a loss: four tenths of what *full* calls clothes is wall.
+# Background has neither a text nor a loss: nearly half of what *full* calls clothes is wall.
 
 # %% [markdown]
 # ## In one number

@@ -498,11 +498,12 @@ figure = gallery(pictures, titles, "Our three worst of forty, a row each", 3, 2.
 show(figure, alt="Three faces with their drawn labels and truths: the lowest F1 of the forty.")
 
 # %% [markdown]
-# Jaw, hair and wall have their outlines, and the neck is back below the chin.  What is wrong with the three worst is
-# small: an ear behind hair, an earring, clothes beside the neck.  Small classes count as much as large ones.  Larger
-# failures are of another kind: a beard is called hair, and a hat may be lost where the paper's step has it.  Twelve
-# people of 160 wear hats, and no two hats look alike; a cluster needs company.  Shapes are prior knowledge, and look
-# like it: all eyes are ovals, all noses wedges.
+# Jaw, hair and wall have their outlines, and the neck is back below the chin.  The three worst fail in two ways.  In
+# the first the faults are small, a hidden ear, an earring, clothes beside the neck, but small classes count as much as
+# large ones.  In the other two the *hair* is gone: white hair before a bright wall has hardly any like it among 160
+# faces, and its tokens went to wall and skin.  A cluster needs company.  For the same reason a beard may be called
+# hair, and a hat be lost where the paper's step has it: few wear hats, and no two look alike.  Shapes are prior
+# knowledge, and look like it: all eyes are ovals, all noses wedges.
 #
 # ## What is each source worth?
 #

@@ -81,7 +81,7 @@ def move_threshold(fcams: Sequence[Fcam], faces: Faces) -> None:
         pictures = [picture, overlay(picture, answer), overlay(picture, faces.label_map(face))]
         titles = ["picture", f"theta {theta:.2f}: F1 {score:.0f}", "truth"]
         show(
-            gallery(pictures, titles, "Threshold explorer", 3, 2.6, np.unique(answer)[1:]),
+            gallery(pictures, titles, "Threshold explorer", 3, 2.6, [int(k) for k in np.unique(answer) if k]),
             alt=f"Face {face}, its pseudo label at theta {theta:.2f}, F1 {score:.0f}, and its truth.",
         )
 
