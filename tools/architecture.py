@@ -15,7 +15,7 @@ BEGIN, END = "<!-- rooms: written by python -m tools.architecture -->\n", "<!-- 
 
 LAYERS = (
     ("common",), ("labels", "nets"), ("palette",), ("data",), ("detect",), ("method",), ("parsing", "score"),
-    ("profiles", "systems", "notebook"), ("stages",), ("tooling",), ("cli",),
+    ("profiles", "systems"), ("stages",), ("notebook",), ("tooling",), ("cli",),
 )  # fmt: skip
 """Rooms from the ground up: a room imports from lower layers only."""
 

@@ -17,7 +17,7 @@
 # * going deeper: make the maps of one face by hand, and show what happens when a mirror image's left and right are not
 #   exchanged.
 #
-# **Time** 40 minutes to read and try, about one minute to run on two cores.
+# **Time** 65 minutes to read and do, about one minute to run on two cores.
 # **Needs** nothing but the package.
 # **Paper** sections 3.1 and 4.2.1, Fig. 3 and 5; the procedure is MCTformer+'s.
 
@@ -57,8 +57,10 @@ from wsfp_helpers.method.fcam import FcamConfig, evidence, extract
 from wsfp_helpers.method.pseudo import pseudo_label
 from wsfp_helpers.method.vit import vit_inputs
 from wsfp_helpers.notebook import explorers
+from wsfp_helpers.notebook.checks import nb04 as checks
 from wsfp_helpers.notebook.exercises import checking
 from wsfp_helpers.notebook.plots import bars, curves, fcam_sheet, gallery, heat, show, show_png
+from wsfp_helpers.notebook.quiz import quiz
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels, sweep_thresholds
 from wsfp_helpers.stages import load_shipped
@@ -85,6 +87,28 @@ assert reading.variant == "patch" and not reading.affinity
 # ## Parts that always come together (Fig. 3)
 #
 # The comparison that the paper is about.  The same two faces, the same labels, three networks.
+
+# %% [markdown]
+# ### Task 1: what base finds
+#
+# *Predict, then run · 3 minutes · easy*
+#
+# *base* learnt from lists alone, without CCD and text. Which of `"skin"`, `"nose"`, `"l_eye"`, `"mouth"` will it find?
+# Set `found_by_base`.
+#
+# <details><summary>Hint 1</summary>Think of notebook 01: of which of the four does the label change from face to
+# face?</details>
+#
+# <details><summary>Hint 2</summary>mouth is the inner mouth, which is in sight only when it is open.</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+found_by_base = "mouth"
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 1"):
+    checks.found_by_base(found_by_base)
 
 
 # %%
@@ -217,6 +241,32 @@ assert np.nanmean(own["base"]) < np.nanmean(own["+ CCD"]) < np.nanmean(own["full
 # Background has neither a text nor a loss: nearly half of what *full* calls clothes is wall.
 
 # %% [markdown]
+# ### Task 2: how much of a map is on its part
+#
+# *Write it · 6 minutes · medium*
+#
+# Write the number behind each bar for one face: of the pixels where a map is above 0.5, the share that lies on the
+# part. `activation` and `truth` are `(H, W)`; `CELEBAMASK.index(part)` is the id of a part in the label map.
+#
+# <details><summary>Hint 1</summary><code>activation &gt; 0.5</code> is a mask; indexing the truth with it leaves the
+# pixels that count.</details>
+#
+# <details><summary>Hint 2</summary>A mean of True and False is a share: divide by the map's pixels, not by the
+# picture's, and not by the part's.</details>
+
+
+# %% tags=["exercise"]
+def own_share(activation, truth, part):
+    # BEGIN SOLUTION
+    return (truth == CELEBAMASK.index(part))[activation > 0.5].mean()
+    # END SOLUTION
+
+
+# %% tags=["check"]
+with checking("Task 2"):
+    checks.own_share(own_share)
+
+# %% [markdown]
 # ## In one number
 #
 # A pseudo label takes, in each pixel, the strongest map if it is above a threshold, else background (notebook 05).
@@ -246,6 +296,28 @@ show(
 # than how strong it is.
 #
 # The result that counts is over 229 training faces and several seeds; `wsfp ablate table3` makes it.
+
+# %% [markdown]
+# ### Task 3: what text is good for
+#
+# *Predict, then run · 3 minutes · easy*
+#
+# From *+ CCD* to *full* text is added. Which of `"nose"`, `"l_eye"`, `"skin"`, `"hat"` gains most? Set `gains`, and
+# then read the table of the next cell.
+#
+# <details><summary>Hint 1</summary>Which of them had CCD found already, and which does any changing label
+# find?</details>
+#
+# <details><summary>Hint 2</summary>Which of them can CCD never mask?</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+gains = "skin"
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 3"):
+    checks.gains_by_text(gains)
 
 # %%
 path = results.FOLDER / "table3.json"
@@ -365,6 +437,29 @@ print("positive patches:", ", ".join(f"{part} {100 * s:.0f} %" for part, s in zi
 #
 # The root keeps the scale of its factors, so that weak but agreed evidence is not squashed.
 
+# %% [markdown]
+# ### Task 4: fuse
+#
+# *Write it · 4 minutes · easy*
+#
+# Write the fused map from attention and patch map, tensors of equal shape; the patch map still has its negative values.
+#
+# <details><summary>Hint 1</summary>What is the root of a negative number?</details>
+#
+# <details><summary>Hint 2</summary><code>relu()</code> first, then the product, then <code>sqrt()</code>.</details>
+
+
+# %% tags=["exercise"]
+def fuse(attention, patch_map):
+    # BEGIN SOLUTION
+    return (attention * patch_map.relu()).sqrt()
+    # END SOLUTION
+
+
+# %% tags=["check"]
+with checking("Task 4"):
+    checks.fuse(fuse)
+
 # %%
 fused = (attended * patches).sqrt()  # (1, K, 20, 20)
 assert torch.equal(fused, evidence(output, FcamConfig(affinity=False)))
@@ -442,10 +537,17 @@ assert np.mean(on_own_half(correct)) > np.mean(on_own_half(forgotten)) + 0.1
 # one.
 
 # %% [markdown]
-# #### Exercise: exchange the sides
+# ### Task 5: exchange the sides
 #
-# `CELEBAMASK.flip_components` holds, for each component, the one that it becomes in the mirror.  Write the sum of a
+# *Write it · 8 minutes · hard*
+#
+# `CELEBAMASK.flip_components` holds, for each component, the one that it becomes in the mirror. Write the sum of a
 # picture's maps and its mirror image's maps, so that it is right for every component.
+#
+# <details><summary>Hint 1</summary>Mirror back along the last axis, the columns.</details>
+#
+# <details><summary>Hint 2</summary>Then the channel of l_eye of the sum needs the channel of r_eye of the mirrored
+# maps: index the second axis.</details>
 
 
 # %% tags=["exercise"]
@@ -457,13 +559,8 @@ def with_mirror(plain, mirrored):
 
 
 # %% tags=["check"]
-with checking("Exercise"):
-    total = with_mirror(plain, mirrored)
-    nose = COMPONENTS.index("nose")
-    assert torch.allclose(total[:, nose], forgotten[:, nose]), "the nose has no side: mirror back, nothing else"
-    assert not torch.allclose(total[:, index], forgotten[:, index]), "left and right are still not exchanged"
-    same = torch.allclose(total[0, present], correct[0, present], rtol=1e-4, atol=1e-5)
-    assert same, "not the package's maps"
+with checking("Task 5"):
+    checks.with_mirror(with_mirror)
 
 # %% [markdown]
 # ### Step 6: scales, and a range from 0 to 1
@@ -479,6 +576,38 @@ assert np.allclose(scaled(total), fcam.maps(), atol=1e-5)
 names = [COMPONENTS[k] for k in fcam.classes]
 figure = fcam_sheet(image, fcam.maps(), names, "Patch maps, mirror image and three scales added", columns=7)
 show(figure, alt="The face with one map for each part on its list, full method, three scales and mirrored.")
+
+# %% [markdown]
+# ### Task 6: a hat on a bare head
+#
+# *Break it and see · 4 minutes · easy*
+#
+# This face wears no hat. Ask for the map of its hat all the same, stretched to 0..1 as the others. What is its largest
+# value? Set `peak` to `"0"`, `"about 0.1"`, `"1"` or `"it depends on the hat"`, then run the cell behind the check.
+#
+# <details><summary>Hint 1</summary>Min-max: subtract the smallest value, divide by the range.</details>
+#
+# <details><summary>Hint 2</summary>What is the largest value of anything that was divided by its own largest
+# value?</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+peak = "1"
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 6"):
+    checks.absent_part(peak)
+
+# %%
+hat = COMPONENTS.index("hat")
+one = replace(weak.subset([number]), labels=np.eye(K, dtype=np.uint8)[[hat]])  # as if the hat were on the list
+claimed = next(extract(vit, one, one_scale)).maps()[0]  # (160, 160)
+print(f"hat on face {number}: {weak.labels[number, hat]}; largest value of its map {claimed.max():.2f}")
+show(gallery([heat(image, claimed)], ["the map of a hat that is not there"], size=2.6), alt=(
+    "The face with a map of the hat that it does not wear, bright somewhere at the hair."
+))  # fmt: skip
+assert not weak.labels[number, hat] and claimed.max() > 0.99
 
 # %% [markdown]
 # The stretching has a price.  Every map that is positive anywhere reaches 1 somewhere, so **a wrong map is hardly ever
@@ -512,6 +641,14 @@ show(figure, alt="Rows of eight maps: attention and fused in spots, patch map on
 # affinity hides the holes and loses places and sides, which changes the score little.  The patch map by itself is the
 # best of the four, which is why the embedded profile reads it (`docs/experiments.md`; `wsfp
 # ablate variants` measures it).  The profile `paper`, with twelve trained blocks, keeps the full procedure.
+
+# %% [markdown]
+# ## Five questions
+#
+# Click on the answer that you would give: it says whether it is right, and why.
+
+# %%
+quiz("04")
 
 # %% [markdown]
 # ## What to take along
