@@ -39,18 +39,19 @@
 # real people](figures/course.svg)
 
 # %% [markdown]
-# | notebook | what you will see | paper | to read | to run |
+# | notebook | what you will see | paper | to read and do | to run |
 # |---|---|---|---|---|
-# | 00 start here | the classes, the sides, one face | 3.1 | 20 min | 0.5 min |
-# | [01 co-occurrence](01_cooccurrence.ipynb) | why the label table teaches little | 3.1, Fig. 1 | 20 min | 0.5 min |
-# | [02 CCD](02_ccd.ipynb) | detection, a filter that knows left from right, masked faces | 3.3 | 30 min | 1 min |
-# | [03 TCD](03_tcd_training.ipynb) | the losses, and a training that you watch | 3.2, 3.4 | 45 min | 2 min |
-# | [04 FCAMs](04_fcams.ipynb) | maps of every part, an explorer | 3.1, Fig. 3, 5 | 30 min | 1 min |
-# | [05 pseudo labels](05_pseudo_labels.ipynb) | from maps to masks | 3.1, 4.1 | 25 min | 1 min |
-# | [06 parser](06_parser.ipynb) | what a second network repairs | 4.1, Table 1 | 25 min | 2 min |
-# | [07 cross-dataset](07_cross_dataset.ipynb) | other faces, real people, fairness | 4.2, Table 2 | 30 min | 1 min |
+# | 00 start here | the classes, the sides, one face | 3.1 | 35 min | 0.5 min |
+# | [01 co-occurrence](01_cooccurrence.ipynb) | why the label table teaches little | 3.1, Fig. 1 | 45 min | 0.5 min |
+# | [02 CCD](02_ccd.ipynb) | detection, a filter that knows left from right, masked faces | 3.3 | 60 min | 1 min |
+# | [03 TCD](03_tcd_training.ipynb) | the losses, and a training that you watch | 3.2, 3.4 | 110 min | 2 min |
+# | [04 FCAMs](04_fcams.ipynb) | maps of every part, an explorer | 3.1, Fig. 3, 5 | 65 min | 1 min |
+# | [05 pseudo labels](05_pseudo_labels.ipynb) | from maps to masks | 3.1, 4.1 | 75 min | 1 min |
+# | [06 parser](06_parser.ipynb) | what a second network repairs | 4.1, Table 1 | 60 min | 2 min |
+# | [07 cross-dataset](07_cross_dataset.ipynb) | other faces, real people, fairness | 4.2, Table 2 | 65 min | 1 min |
 #
-# They build on each other in what you know, not in what they compute: each one runs alone.
+# They build on each other in what you know, not in what they compute: each one runs alone.  The minutes are estimates,
+# about half of them for the tasks; nobody has stood beside you with a watch.
 
 # %%
 import numpy as np

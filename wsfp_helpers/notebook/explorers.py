@@ -165,18 +165,18 @@ def loss_switchboard(
         "reg": config.reg * regularisation(p),
     }
     wish = {name: -torch.autograd.grad(value, p, retain_graph=True)[0][0] for name, value in terms.items()}
-    largest = float(wish["pos_ffc"].abs().quantile(0.999))
     present = [COMPONENTS[k] for k in np.flatnonzero(labels[0])]
 
     def draw(part: str, **switches: bool) -> None:
         k = COMPONENTS.index(part)
         chosen = [name for name, on in switches.items() if on]
         total = sum((wish[name][k] for name in chosen), torch.zeros(p.shape[2:]))
-        colours = colormaps["PuOr_r"](0.5 + 0.5 * np.clip(total.numpy() / largest, -1, 1))[..., :3]
+        strongest = float(total.abs().max())
+        colours = colormaps["PuOr_r"](0.5 + 0.5 * total.numpy() / (strongest or 1))[..., :3]
         wanted = np.array(Image.fromarray((255 * colours).astype(np.uint8)).resize(image.shape[1::-1]))
         mixed = (0.35 * image.mean(2, keepdims=True) + 0.65 * wanted).astype(np.uint8)
         pictures = [image, heat(image, p[0, k].detach().numpy()), mixed]
-        titles = ["picture", f"map P of {part}", "orange: up, purple: down"]
+        titles = ["picture", f"map P of {part}", f"orange: up, purple: down; most {strongest:.0e}"]
         words = " + ".join(chosen) or "no term"
         show(
             gallery(pictures, titles, f"What {words} want of the map", 3, 2.8),
