@@ -376,7 +376,7 @@ explorers.compare_networks(models, weak.subset([i * len(weak) // 16 for i in ran
 
 # %% [markdown]
 # Things to try: the two eyes under *base* and under *+ CCD*; *skin* with *attention* and with *patch*; *hair* at scale
-# 0.75 and 1.25; the threshold at which a map of *neck* leaves the ears; the map of *hat* on a bare head.
+# 0.75 and 1.25; the threshold at which a map of *neck* leaves the ears; the map of *neck_l* on a bare neck.
 
 # %% [markdown]
 # ## Going deeper: how a map is made
@@ -578,12 +578,12 @@ figure = fcam_sheet(image, fcam.maps(), names, "Patch maps, mirror image and thr
 show(figure, alt="The face with one map for each part on its list, full method, three scales and mirrored.")
 
 # %% [markdown]
-# ### Task 6: a hat on a bare head
+# ### Task 6: a necklace on a bare neck
 #
 # *Break it and see · 4 minutes · easy*
 #
-# This face wears no hat. Ask for the map of its hat all the same, stretched to 0..1 as the others. What is its largest
-# value? Set `peak` to `"0"`, `"about 0.1"`, `"1"` or `"it depends on the hat"`, then run the cell behind the check.
+# This face wears no necklace. Ask for its map all the same, stretched to 0..1 as the others. What is its largest value?
+# Set `peak` to `"0"`, `"about 0.1"`, `"1"` or `"it depends on the necklace"`, then run the cell behind the check.
 #
 # <details><summary>Hint 1</summary>Min-max: subtract the smallest value, divide by the range.</details>
 #
@@ -600,18 +600,19 @@ with checking("Task 6"):
     checks.absent_part(peak)
 
 # %%
-hat = COMPONENTS.index("hat")
-one = replace(weak.subset([number]), labels=np.eye(K, dtype=np.uint8)[[hat]])  # as if the hat were on the list
+necklace = COMPONENTS.index("neck_l")
+one = replace(weak.subset([number]), labels=np.eye(K, dtype=np.uint8)[[necklace]])  # as if it were on the list
 claimed = next(extract(vit, one, one_scale)).maps()[0]  # (160, 160)
-print(f"hat on face {number}: {weak.labels[number, hat]}; largest value of its map {claimed.max():.2f}")
-show(gallery([heat(image, claimed)], ["the map of a hat that is not there"], size=2.6), alt=(
-    "The face with a map of the hat that it does not wear, bright somewhere at the hair."
+print(f"necklace on face {number}: {weak.labels[number, necklace]}; largest value of its map {claimed.max():.2f}")
+show(gallery([heat(image, claimed)], ["the map of a necklace that is not there"], size=2.6), alt=(
+    "The face with a map of the necklace that it does not wear, which is bright somewhere all the same."
 ))  # fmt: skip
-assert not weak.labels[number, hat] and claimed.max() > 0.99
+assert not weak.labels[number, necklace] and claimed.max() > 0.99
 
 # %% [markdown]
 # The stretching has a price.  Every map that is positive anywhere reaches 1 somewhere, so **a wrong map is hardly ever
-# empty**: a class that the network has not found still claims its best pixels.
+# empty**: a class that the network has not found still claims its best pixels.  (Hardly ever: where the patch map is
+# negative throughout, as it is for a hat on this face, it stays empty.)
 
 # %% [markdown]
 # ### Which reading?
