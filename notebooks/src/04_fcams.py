@@ -348,14 +348,14 @@ print("the paper, CelebAMask-HQ: base 29.67, + CCD 33.86, + CCD + TCD 44.81")
 #   {{table3 | Base. | nose}} to {{table3 | Base. + CCD | nose}}, left brow {{table3 | Base. | l_brow}} to
 #   {{table3 | Base. + CCD | l_brow}}, but skin {{table3 | Base. | skin}} to {{table3 | Base. + CCD | skin}}.  In the
 #   paper, too, the nose jumps with CCD (+ 37), but eye, brow and ear move by 3 points at most and wait for TCD.
-# * **The mirror.**  Half of our larger step is book-keeping: we exchange left and right when the map of the mirror
-#   image is added, and the public code that the paper builds on does not.  Without it CCD goes from
+# * **The mirror.**  Half of the surplus over the paper is book-keeping: we exchange left and right when the map of the
+#   mirror image is added, and the public code that the paper builds on does not.  Without it CCD goes from
 #   {{mirror | Base., as they are}} to {{mirror | Base. + CCD, as they are}} only.  Whether the authors exchange, nobody
 #   outside can see.
 # * **The boxes.**  Our detector has learnt from the label maps of other rendered faces and rarely errs; Grounding DINO
 #   has not seen such faces.  (A guess: it was not measured.)
-# * **What is left for TCD.**  What CCD has won, TCD cannot win again: of its gain here nearly all is skin, hair, neck,
-#   clothes and lips.
+# * **What is left for TCD.**  What CCD has won, TCD cannot win again: most of its gain here is that of skin, hair,
+#   neck, clothes and lips.
 # * **The judge.**  TCD passes on what its judge knows.  mini-FLIP knows 18 parts, from captions made of label maps;
 #   with a judge that was told lists only nothing of the gain is left
 #   ({{vlm | mini-FLIP-LABELS (faces, captions from labels)}} against {{vlm | without (CCD alone)}} without TCD), and a
