@@ -348,14 +348,14 @@ print("the paper, CelebAMask-HQ: base 29.67, + CCD 33.86, + CCD + TCD 44.81")
 #   {{table3 | Base. | nose}} to {{table3 | Base. + CCD | nose}}, left brow {{table3 | Base. | l_brow}} to
 #   {{table3 | Base. + CCD | l_brow}}, but skin {{table3 | Base. | skin}} to {{table3 | Base. + CCD | skin}}.  In the
 #   paper, too, the nose jumps with CCD (+ 37), but eye, brow and ear move by 3 points at most and wait for TCD.
-# * **The mirror.**  Half of our larger step is book-keeping: we exchange left and right when the map of the mirror
-#   image is added, and the public code that the paper builds on does not.  Without it CCD goes from
+# * **The mirror.**  Half of the surplus over the paper is book-keeping: we exchange left and right when the map of the
+#   mirror image is added, and the public code that the paper builds on does not.  Without it CCD goes from
 #   {{mirror | Base., as they are}} to {{mirror | Base. + CCD, as they are}} only.  Whether the authors exchange, nobody
 #   outside can see.
 # * **The boxes.**  Our detector has learnt from the label maps of other rendered faces and rarely errs; Grounding DINO
 #   has not seen such faces.  (A guess: it was not measured.)
-# * **What is left for TCD.**  What CCD has won, TCD cannot win again: of its gain here nearly all is skin, hair, neck,
-#   clothes and lips.
+# * **What is left for TCD.**  What CCD has won, TCD cannot win again: most of its gain here is that of skin, hair,
+#   neck, clothes and lips.
 # * **The judge.**  TCD passes on what its judge knows.  mini-FLIP knows 18 parts, from captions made of label maps;
 #   with a judge that was told lists only nothing of the gain is left
 #   ({{vlm | mini-FLIP-LABELS (faces, captions from labels)}} against {{vlm | without (CCD alone)}} without TCD), and a
@@ -376,7 +376,7 @@ explorers.compare_networks(models, weak.subset([i * len(weak) // 16 for i in ran
 
 # %% [markdown]
 # Things to try: the two eyes under *base* and under *+ CCD*; *skin* with *attention* and with *patch*; *hair* at scale
-# 0.75 and 1.25; the threshold at which a map of *neck* leaves the ears; the map of *hat* on a bare head.
+# 0.75 and 1.25; the threshold at which a map of *neck* leaves the ears; the map of *neck_l* on a bare neck.
 
 # %% [markdown]
 # ## Going deeper: how a map is made
@@ -578,12 +578,12 @@ figure = fcam_sheet(image, fcam.maps(), names, "Patch maps, mirror image and thr
 show(figure, alt="The face with one map for each part on its list, full method, three scales and mirrored.")
 
 # %% [markdown]
-# ### Task 6: a hat on a bare head
+# ### Task 6: a necklace on a bare neck
 #
 # *Break it and see · 4 minutes · easy*
 #
-# This face wears no hat. Ask for the map of its hat all the same, stretched to 0..1 as the others. What is its largest
-# value? Set `peak` to `"0"`, `"about 0.1"`, `"1"` or `"it depends on the hat"`, then run the cell behind the check.
+# This face wears no necklace. Ask for its map all the same, stretched to 0..1 as the others. What is its largest value?
+# Set `peak` to `"0"`, `"about 0.1"`, `"1"` or `"it depends on the necklace"`, then run the cell behind the check.
 #
 # <details><summary>Hint 1</summary>Min-max: subtract the smallest value, divide by the range.</details>
 #
@@ -600,18 +600,19 @@ with checking("Task 6"):
     checks.absent_part(peak)
 
 # %%
-hat = COMPONENTS.index("hat")
-one = replace(weak.subset([number]), labels=np.eye(K, dtype=np.uint8)[[hat]])  # as if the hat were on the list
+necklace = COMPONENTS.index("neck_l")
+one = replace(weak.subset([number]), labels=np.eye(K, dtype=np.uint8)[[necklace]])  # as if it were on the list
 claimed = next(extract(vit, one, one_scale)).maps()[0]  # (160, 160)
-print(f"hat on face {number}: {weak.labels[number, hat]}; largest value of its map {claimed.max():.2f}")
-show(gallery([heat(image, claimed)], ["the map of a hat that is not there"], size=2.6), alt=(
-    "The face with a map of the hat that it does not wear, bright somewhere at the hair."
+print(f"necklace on face {number}: {weak.labels[number, necklace]}; largest value of its map {claimed.max():.2f}")
+show(gallery([heat(image, claimed)], ["the map of a necklace that is not there"], size=2.6), alt=(
+    "The face with a map of the necklace that it does not wear, which is bright somewhere all the same."
 ))  # fmt: skip
-assert not weak.labels[number, hat] and claimed.max() > 0.99
+assert not weak.labels[number, necklace] and claimed.max() > 0.99
 
 # %% [markdown]
 # The stretching has a price.  Every map that is positive anywhere reaches 1 somewhere, so **a wrong map is hardly ever
-# empty**: a class that the network has not found still claims its best pixels.
+# empty**: a class that the network has not found still claims its best pixels.  (Hardly ever: where the patch map is
+# negative throughout, as it is for a hat on this face, it stays empty.)
 
 # %% [markdown]
 # ### Which reading?

@@ -257,7 +257,7 @@ assert quality["y"].mean_f1 == max(each.mean_f1 for each in quality.values())
 
 # %% [markdown]
 # **Edit the list** yourself.  Each box is a label; the pseudo label is made anew from the maps of what is ticked.  Tick
-# a hat on a bare head; take the nose off the list, and see who inherits its pixels.
+# a necklace on a bare neck; take the nose off the list, and see who inherits its pixels.
 
 # %%
 explorers.edit_list(maps[::4], seen)

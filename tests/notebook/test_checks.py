@@ -411,7 +411,7 @@ CASES += [
             lambda p, m: (p + m.flip(-1))[:, CELEBAMASK.flip_components],
         ],
     ),
-    Case(nb04.absent_part, ["1"] * 2, ["0", "about 0.1", "it depends on the hat"]),
+    Case(nb04.absent_part, ["1"] * 2, ["0", "about 0.1", "it depends on the necklace"]),
 ]
 
 # Notebook 05 ---------------------------------------------------------------------------------------------------------

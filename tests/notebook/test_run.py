@@ -1,11 +1,14 @@
 """Every notebook runs to its end, and then each of its widgets still draws what it was made for, and can be moved."""
 
+import inspect
+
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
 from tools.notebooks import NOTEBOOKS
+from wsfp_helpers.notebook import explorers
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 
@@ -49,6 +52,46 @@ for widget in widgets_of_the_notebook:
         control.value = start
         assert any(each != widget.first for each in pictures), f"moving {control._kwarg} changes nothing"
 print(len(widgets_of_the_notebook), "widgets moved")"""
+
+EXPLORERS = [
+    """\
+import numpy as np
+import torch
+from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.detect.boxes import shipped_boxes
+from wsfp_helpers.method.fcam import Fcam
+from wsfp_helpers.method.tcd import TcdConfig
+from wsfp_helpers.method.vit import vit_inputs
+from wsfp_helpers.nets.vlm import mini_flip
+from wsfp_helpers.notebook import explorers, ladder
+from wsfp_helpers.stages import load_shipped
+faces, vlm, model = synthfaces("celeb/val").subset(range(8)), mini_flip(), load_shipped("full")
+rng = np.random.default_rng(0)
+fcams = [Fcam(key, np.arange(18), (torch.rand(18, 20, 20),), (160, 160)) for key in faces.ids]
+answers = {"celeb": {"a": rng.integers(0, 19, (8, 160, 160), np.uint8), "b": np.zeros((8, 160, 160), np.uint8)}}
+with torch.inference_mode():
+    output = model(vit_inputs(model, [faces.image(0)]))""",
+    "explorers.co_occurrence(synthfaces('celeb/train').labels)",
+    "explorers.filter_candidates(faces.image(0), shipped_boxes('celeb/val')[faces.ids[0]].candidates)",
+    "explorers.compare_networks({'full': model}, faces.weak.subset(range(4)))",
+    "explorers.move_threshold(fcams, faces)",
+    "explorers.edit_list(fcams, faces)",
+    "explorers.be_the_map(faces.image(0), vlm)",
+    "explorers.loss_switchboard(faces.image(0), torch.tensor(faces.labels[0]), output, vlm, TcdConfig())",
+    "explorers.browse_errors({'celeb': faces, 'again': faces}, answers | {'again': answers['celeb']})",
+    "explorers.ladder(faces.weak.subset([0, 1]), ['one', 'two'], dict.fromkeys([*ladder.NETWORKS, *ladder.PARSERS]))",
+]
+
+
+@pytest.mark.timeout(900)
+def test_every_explorer_draws_and_moves():
+    sources = [WATCH, *EXPLORERS, MOVE]
+    notebook = nbformat.v4.new_notebook(cells=[new_code_cell(text) for text in sources])
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    public = [name for name in vars(explorers) if inspect.isfunction(vars(explorers)[name]) and name[0] != "_"]
+    own = [name for name in public if vars(explorers)[name].__module__ == explorers.__name__]
+    assert [cell.source.split(".")[1].split("(")[0] for cell in notebook.cells[2:-1]] == own
+    assert notebook.cells[-1].outputs[0].text.startswith(f"{len(own)} widgets moved")
 
 
 @pytest.mark.timeout(900)

@@ -53,7 +53,7 @@ def material() -> Material:
     """Pseudo labels of the full method and accepted boxes of :data:`FACES` faces, made once."""
     everybody = synthfaces("celeb/val")
     faces = everybody.subset(uniform_subset(len(everybody), FACES))
-    maps = extract(load_shipped("full"), faces.weak, profile("embedded").fcam, 8)
+    maps = extract(load_shipped("full"), faces.weak, profile("embedded").fcam)
     records, config = shipped_boxes("celeb/val"), CCDConfig()
     boxes = tuple(accepted_boxes(records[key].candidates, records[key].size, config) for key in faces.ids)
     return Material(faces, tuple(pseudo_label(fcam) for fcam in maps), boxes)

@@ -13,7 +13,17 @@ from typing import Literal
 import numpy as np
 import torch
 from IPython.display import display
-from ipywidgets import Checkbox, Dropdown, FloatSlider, GridBox, IntSlider, Layout, interact, interactive
+from ipywidgets import (
+    Checkbox,
+    Dropdown,
+    FloatSlider,
+    GridBox,
+    IntSlider,
+    Layout,
+    SelectionSlider,
+    interact,
+    interactive,
+)
 from matplotlib import colormaps
 from PIL import Image
 from skimage.segmentation import find_boundaries
@@ -41,6 +51,7 @@ from wsfp_helpers.method.tcd import (
 from wsfp_helpers.method.vit import ClassTokenOutput, MultiClassTokenViT, patch_attention
 from wsfp_helpers.nets.vlm import VisionLanguageModel
 from wsfp_helpers.notebook.draw import draw_boxes
+from wsfp_helpers.notebook.ladder import climb
 from wsfp_helpers.notebook.plots import bars, gallery, heat, overlay, show
 from wsfp_helpers.palette import paint
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
@@ -244,6 +255,27 @@ def browse_errors(sets: Mapping[str, Faces], answers: Mapping[str, Mapping[str, 
     interact(
         draw, world=_choice(list(sets), next(iter(sets))), parser=_choice(parsers, parsers[0]), rank=_steps(fewest, 0)
     )
+
+
+def ladder(faces: WeakFaces, titles: Sequence[str], scores: Mapping[str, str]) -> None:
+    """Step by step through the method with a slider: the map of a part above, the labels below.
+
+    ``scores`` says of each step what it scores, and on which split.
+    """
+    rungs = {rung.name: rung for rung in climb(faces)}
+    everything = sorted({int(k) for rung in rungs.values() for k in np.unique(rung.labels) if k})
+
+    def draw(step: str, part: str) -> None:
+        rung, k = rungs[step], COMPONENTS.index(part)
+        pictures = [faces.image(i) for i in range(len(faces))]
+        above = [heat(picture, maps[k]) for picture, maps in zip(pictures, rung.maps, strict=True)]
+        below = [overlay(picture, labels, opacity=0.75) for picture, labels in zip(pictures, rung.labels, strict=True)]
+        names = [f"{title}: map of {part}" for title in titles] + [f"{title}: labels" for title in titles]
+        figure = gallery([*above, *below], names, f"{step}: {scores[step]}", len(faces), 2.8, everything)
+        show(figure, alt=f"Two faces at the step {step}: the maps of {part} above, labels of all parts below.")
+
+    steps = SelectionSlider(options=list(rungs), value=next(iter(rungs)), continuous_update=False)
+    interact(draw, step=steps, part=_choice(COMPONENTS, "skin"))
 
 
 def _choice(options: Sequence[str], first: str) -> Dropdown:

@@ -101,9 +101,9 @@ def with_mirror(answer: Callable) -> None:
 
 
 def absent_part(answer: object) -> None:
-    """The largest value of a hat's map on a bare head, after the stretching."""
+    """The largest value of a necklace's map on a bare neck, after the stretching."""
     choose(answer, "1", {
         "0": "before the stretching it may be small, but min-max makes the largest value of any map the same",
         "about 0.1": "that would keep the evidence; min-max divides by the largest value and so throws it away",
-        "it depends on the hat": "there is no hat, and still a most hat-like place",
+        "it depends on the necklace": "there is no necklace, and still there is a most necklace-like place",
     })  # fmt: skip
