@@ -11,7 +11,7 @@
 #
 # **Afterwards you can**
 #
-# * say what weakly supervised face parsing is, and find your way through the eight notebooks;
+# * say what weakly supervised face parsing is, and find your way through the nine notebooks;
 # * see with one call what your machine has and lacks;
 # * read a label map of 19 classes, and say which eye is the *left* one (there are two answers);
 # * do a task and check it.
@@ -49,6 +49,7 @@
 # | [05 pseudo labels](05_pseudo_labels.ipynb) | from maps to masks | 3.1, 4.1 | 75 min | 1 min |
 # | [06 parser](06_parser.ipynb) | what a second network repairs | 4.1, Table 1 | 60 min | 2 min |
 # | [07 cross-dataset](07_cross_dataset.ipynb) | other faces, real people, fairness | 4.2, Table 2 | 65 min | 1 min |
+# | [08 nine ways](08_nine_ways.ipynb) | every compared system, on two faces | 4.2, Fig. 3, Table 1 | 75 min | 1 min |
 #
 # They build on each other in what you know, not in what they compute: each one runs alone.  The minutes are estimates,
 # about half of them for the tasks; nobody has stood beside you with a watch.

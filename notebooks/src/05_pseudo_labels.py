@@ -581,10 +581,10 @@ show(figure, alt="Three faces with their drawn labels and truths: the lowest F1 
 # %% [markdown]
 # Jaw, hair and wall have their outlines, and the neck is back below the chin.  The three worst fail in two ways.  In
 # the first the faults are small, a hidden ear, an earring, clothes beside the neck, but small classes count as much as
-# large ones.  In the other two the *hair* is gone: white hair before a bright wall has hardly any like it among 160
-# faces, and its tokens went to wall and skin.  A cluster needs company.  For the same reason a beard may be called
+# large ones.  In the other two the *hair* is gone: white hair before a bright wall has few like it among 160 faces,
+# and its tokens went to wall and skin.  A cluster needs company.  For the same reason a beard may be called
 # hair, and a hat be lost where the paper's step has it: few wear hats, and no two look alike.  Shapes are prior
-# knowledge, and look like it: all eyes are ovals, all noses wedges.
+# knowledge and look like it: eyes are ovals, noses wedges.
 #
 # ## What is each source worth?
 #

@@ -19,10 +19,10 @@ from tools.notebooks import NOTEBOOKS
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, LAPA, K, to_lapa_table
 from wsfp_helpers.method.cooccurrence import label_information
-from wsfp_helpers.notebook.checks import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07
+from wsfp_helpers.notebook.checks import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08
 from wsfp_helpers.score.confusion import Scores
 
-MODULES = (nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07)
+MODULES = (nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08)
 
 
 @dataclass
@@ -60,6 +60,21 @@ def list_of_parts(label_map):
 def three_largest():
     truth = val().label_map(0)
     return set(sorted(COMPONENTS, key=lambda n: -(truth == CELEBAMASK.index(n)).sum())[:3])
+
+
+def clip_es_shares(v, parts, background, scale):
+    return (scale * torch.cat([parts, background]) @ v).softmax(0)[: len(parts)]
+
+
+def clip_es_shares_by_loops(v, parts, background, scale):
+    powers = [float((scale * text @ v).exp()) for text in (*parts, *background)]
+    return [power / sum(powers) for power in powers[: len(parts)]]
+
+
+def failure(found, right, own):
+    if found < 0.15:
+        return "missed"
+    return "elsewhere" if right < 0.2 else "both sides" if own < 0.65 else "none of these"
 
 
 CASES = [
@@ -650,6 +665,35 @@ CASES += [
             lambda g: [(a, b) for a in "abc" for b in "abc" if g[a][1] > g[b][1]],
             lambda g: [],
             lambda g: [(a, a) for a in g],
+        ],
+    ),
+    Case(nb08.tells_sides, ["CLIMS"] * 2, ["MCTformer+", "MoRe", "CLIP-ES", "WeakCLIP"]),
+    Case(nb08.area_weight, [4, 5.0], [-1.0, 1.0, 20.0, "5"], lambda: (lambda weight: 1 / (1 + weight), 0.18)),
+    Case(
+        nb08.shares,
+        [clip_es_shares, clip_es_shares_by_loops],
+        [
+            lambda v, parts, back, scale: (scale * parts @ v).softmax(0),
+            lambda v, parts, back, scale: parts @ v,
+            lambda v, parts, back, scale: (torch.cat([parts, back]) @ v).softmax(0)[: len(parts)],
+            lambda v, parts, back, scale: (scale * torch.cat([parts, back]) @ v).softmax(0),
+            lambda v, parts, back, scale: (scale * torch.cat([back, parts]) @ v).softmax(0)[: len(parts)],
+        ],
+    ),
+    Case(
+        nb08.without_background,
+        ["hardly anything"] * 2,
+        ["the wall lights up", "all maps become the same", "left and right are exchanged"],
+    ),
+    Case(
+        nb08.failure,
+        [failure, lambda *numbers: failure(*map(float, numbers))],
+        [
+            lambda found, right, own: "none of these",
+            lambda found, right, own: "missed" if found < 0.15 else "none of these",
+            lambda found, right, own: "elsewhere" if right < 0.2 else failure(found, right, own),
+            lambda found, right, own: "missed" if found < 0.15 else "elsewhere" if right < 0.2 else "both sides",
+            lambda found, right, own: failure(found - 0.01, right, own),
         ],
     ),
 ]

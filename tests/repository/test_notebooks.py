@@ -41,7 +41,7 @@ def test_notebooks_are_what_their_sources_give():
 
 
 def test_the_course_is_complete():
-    assert [path.stem[:2] for path in PATHS] == [f"{number:02d}" for number in range(8)]
+    assert [path.stem[:2] for path in PATHS] == [f"{number:02d}" for number in range(9)]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -40,6 +40,8 @@ PUBLISHED = {
     "disfacerep": (44.81, 40.44, 40.73, 28.79, 27.66),
 }  # fmt: skip
 """Tables 1 and 2 of the paper, in percent: pseudo masks, val and test of CelebAMask-HQ, test of LaPa and of Helen."""
+PUBLISHED_ROW = "published (real faces, full size)"
+"""End of the names of their rows."""
 IMPORTED = "systems/imported"
 COLUMNS = ("pseudo masks", "val", "test", "LaPa-like", "Helen-like")
 """Of Tables 1 and 2 here, in the order of :data:`PUBLISHED`."""
@@ -134,7 +136,7 @@ def _with_published(
     for name in PUBLISHED:
         if name in measured:
             for column in columns:
-                title = f"{_title(name)}: {column}, published (real faces, full size)"
+                title = f"{_title(name)}: {column}, {PUBLISHED_ROW}"
                 rows.append(row(title, "published", "percent", [PUBLISHED[name][COLUMNS.index(column)]]))
     return rows + [line for column in columns for line in _order(measured, column)]
 

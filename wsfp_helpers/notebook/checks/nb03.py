@@ -48,7 +48,7 @@ def tangent(answer: Callable) -> None:
 
 
 def background(answer: Callable) -> None:
-    """Eq. 6: what a map leaves of normalised pictures."""
+    """What a map leaves of normalised pictures (Eq. 6)."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 8, 8, generator=generator)
     p = torch.rand(2, 1, 8, 8, generator=generator)
