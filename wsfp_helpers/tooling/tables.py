@@ -80,12 +80,13 @@ def compare(
     """
     study, command = Study(config, boxes, seeds, work), _command("run", names, config, seeds)
     every = [*names, SUPERVISED]
-    first = {name: study.table1(name) for name in every}  # the longest part comes first
+    first = {name: study.table1(name) for name in every}
+    page = write_results("table1", command, _with_published(first, COLUMNS[:3]) + _imported(config, work), results)
     second = {name: study.table2(name) for name in every}
     write_results("table2", command, _with_published(second, COLUMNS[3:]), results)
     grouped = [name for name in every if name in ("mctformer+", "disfacerep", SUPERVISED)]
     write_results("groups", command, [line for name in grouped for line in study.groups(name)], results)
-    return write_results("table1", command, _with_published(first, COLUMNS[:3]) + _imported(config, work), results)
+    return page
 
 
 def add_imported(folder: str | Path, config: Profile, work: Path | None = None) -> Scores:
