@@ -170,7 +170,7 @@ def profile(name: str) -> Profile:
         "paper": Profile(
             "paper", Source("celebamask", "train"), Source("celebamask", "val"), Source("celebamask", "test"),
             ModelConfig(frozen_blocks=0, blocks=12, size=448, weights=DEIT), preset("paper"),
-            detector="groundingdino", vlm="flip", parser=DeepLabConfig(weights=RESNET38),
+            detector="groundingdino", vlm="flip", parser=DeepLabConfig(weights=RESNET38, precision="bf16", workers=8),
             general_vlm="clip", subset=3_820,
         ),
     }  # fmt: skip

@@ -423,11 +423,17 @@ def train_parser(
     Returns:
         The parser's file.
     """
-    with hold_folder(out):
-        path = start_run(out, {"parser": settings, **facts}, seed) / PARSER
+    state = PartialState()
+    with hold_folder(out) if state.is_main_process else nullcontext():
+        with state.main_process_first():
+            path = start_run(out, {"parser": settings, **facts}, seed) / PARSER
         if not path.exists():
-            settings.train(faces, target, seed=seed, folder=out, desc=desc).save(path, **facts, seed=seed)
-        remove_state(out)
+            parser = settings.train(faces, target, seed=seed, folder=out, desc=desc)
+            if state.is_main_process:
+                parser.save(path, **facts, seed=seed)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            remove_state(out)
     return path
 
 
