@@ -5,6 +5,7 @@ exit code 2.
 """
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -120,8 +121,14 @@ def _with_settings(config: "Profile", settings: list[str] | None) -> "Profile":
 
     changed = change(config, settings or [])
     for key, old, new in differences(asdict(config), asdict(changed)):
-        typer.echo(f"{key}: {new} (not {old})", err=True)
+        _say(f"{key}: {new} (not {old})", err=True)
     return changed
+
+
+def _say(text: object, err: bool = False) -> None:
+    """Print ``text``, of the processes of ``accelerate launch`` in one alone."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text, err=err)
 
 
 def _seeds(text: str) -> list[int]:
@@ -208,7 +215,7 @@ def ccd(
     from wsfp_helpers.stages import format_ccd, run_ccd
 
     report = run_ccd(_profile(profile, settings), out, part, weights, text_encoder, seed, images, _shard(shard))
-    typer.echo(f"share {shard} is done; run without --shard at the end" if report is None else format_ccd(report))
+    _say(f"share {shard} is done; run without --shard at the end" if report is None else format_ccd(report))
 
 
 @app.command()
@@ -235,7 +242,7 @@ def train(
     config = named(profile)
     training = replace(config.train, seed=seed, tcd=config.train.tcd if tcd else None)
     config = _with_settings(replace(config, train=training, ccd=config.ccd if ccd else None), settings)
-    typer.echo(run_train(config, out, boxes, redraw, mix_originals))
+    _say(run_train(config, out, boxes, redraw, mix_originals))
 
 
 @app.command()
@@ -250,7 +257,7 @@ def fcam(
     from wsfp_helpers.stages import read_run, run_fcam
 
     config = _with_settings(read_run(run), settings)
-    typer.echo(f"{len(run_fcam(run, out, part, _shard(shard), config))} pictures in {out}")
+    _say(f"{len(run_fcam(run, out, part, _shard(shard), config))} pictures in {out}")
 
 
 @app.command()
@@ -294,7 +301,7 @@ def parser(
     """Train a face parser on pseudo labels; the same weights again need the same number of threads, as in train."""
     from wsfp_helpers.stages import run_parser
 
-    typer.echo(run_parser(_profile(profile, settings), labels, out, seed))
+    _say(run_parser(_profile(profile, settings), labels, out, seed))
 
 
 @app.command()
@@ -323,7 +330,7 @@ def predict(
     from wsfp_helpers.parsing.photographs import predict_set
     from wsfp_helpers.profiles import profile as named
 
-    typer.echo(predict_set(named(profile).faces(part).weak, out, parser))
+    _say(predict_set(named(profile).faces(part).weak, out, parser))
 
 
 @app.command()

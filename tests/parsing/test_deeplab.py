@@ -1,8 +1,5 @@
 """DeepLab with ResNet38, crops and test-time averaging, on very small networks."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.fixtures import TinyResNet38
+from tests.fixtures import TinyResNet38, run_in_processes
 from wsfp_helpers.common.checkpoints import read_weights
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import IMAGENET_MEAN, IMAGENET_STD
@@ -24,8 +21,6 @@ from wsfp_helpers.parsing import deeplab
 from wsfp_helpers.parsing.deeplab import Crops, DeepLab, DeepLabConfig
 from wsfp_helpers.parsing.fit import FitConfig
 from wsfp_helpers.stages import train_parser
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +140,7 @@ def test_crops_do_not_depend_on_the_workers_and_come_again_after_a_break():
 
 
 PROCESSES = """
-import os, signal, sys
-sys.path.insert(0, {root!r})
+import os, signal
 from tests.parsing.test_deeplab import train_small
 from wsfp_helpers.parsing import fit
 append = fit.append_metrics
@@ -173,12 +167,7 @@ def train_small(out):
 @pytest.mark.parametrize(("count", "last"), [(3, 3), (2, None)])
 def test_processes_train_the_parser_of_one_which_may_go_on_alone(tmp_path, count, last):
     """Three processes, of which the first is killed after the third of five steps, and two that come to the end."""
-    script = tmp_path / "run.py"
-    script.write_text(PROCESSES.format(root=str(ROOT), out=str(tmp_path / "several"), last=last))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(count)]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*command, str(script)], capture_output=True, text=True, env=environment, check=False)
+    done = run_in_processes(PROCESSES.format(out=str(tmp_path / "several"), last=last), count, tmp_path)
     assert (done.returncode == 0) == (last is None), done.stderr[-2000:]
     assert [row["step"] for row in read_metrics(tmp_path / "several")] == [*range(1, (last or 5) + 1)]
     (several, rows), (one, expected) = (train_small(tmp_path / name) for name in ("several", "one"))
@@ -191,7 +180,7 @@ def test_processes_train_the_parser_of_one_which_may_go_on_alone(tmp_path, count
 
 
 def test_a_batch_of_fewer_pictures_than_processes_is_refused(monkeypatch):
-    monkeypatch.setattr(deeplab, "PartialState", lambda: SimpleNamespace(num_processes=5, process_index=0))
+    monkeypatch.setattr(deeplab, "processes", lambda: SimpleNamespace(num_processes=5, process_index=0))
     crops = Crops(*few_faces(), DeepLabConfig(fit=FitConfig(steps=1, batch=4, lr=0.1)))
     with pytest.raises(InputError, match=r"a batch of 4 pictures on 5 processes: .* change parser\.fit\.batch"):
         next(crops.batches(0))

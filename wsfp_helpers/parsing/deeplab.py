@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models import segmentation
 
+from wsfp_helpers.common.accelerator import processes
 from wsfp_helpers.common.cache import require
 from wsfp_helpers.common.checkpoints import load_strictly, read_weights, save_halved
 from wsfp_helpers.common.configs import check_range
@@ -210,7 +210,7 @@ class Crops(Dataset):
         Raises:
             InputError: There are more processes than pictures in a batch.
         """
-        state, fit = PartialState(), self.config.fit
+        state, fit = processes(), self.config.fit
         if fit.batch < state.num_processes:
             raise InputError(
                 f"a batch of {fit.batch} pictures on {state.num_processes} processes: expected at least one for each; "

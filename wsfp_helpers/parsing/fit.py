@@ -8,12 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from wsfp_helpers.common.accelerator import new_accelerator
+from wsfp_helpers.common.accelerator import new_accelerator, processes
 from wsfp_helpers.common.checkpoints import restore_state, save_state
 from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
@@ -136,11 +135,11 @@ def fit(
 
 def _share_of_pixels(target: Tensor) -> float | Tensor:
     """Weight with which the mean over processes of a mean over pixels is that over the pixels of all; 1 for one."""
-    processes = PartialState().num_processes
-    if processes == 1:
+    count = processes().num_processes
+    if count == 1:
         return 1.0
     own = (target != IGNORE).sum().float()
-    return own / reduce(own.clone(), "mean").clamp(min=1 / processes)
+    return own / reduce(own.clone(), "mean").clamp(min=1 / count)
 
 
 def optimise(
