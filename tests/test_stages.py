@@ -391,6 +391,7 @@ def full_size(tmp_path, monkeypatch):
         "size": 64,
         "crop": 64,
         "test_scales": (1.0, 1.25),
+        "workers": 0,
     }
     return replace(paper, parser=replace(paper.parser, fit=fit, **small)), root
 

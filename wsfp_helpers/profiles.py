@@ -65,6 +65,12 @@ class Source:
         return f"{self.name} {self.split}" if self.split else self.name
 
 
+def source(text: str) -> Source:
+    """A data set from ``NAME`` or ``NAME/SPLIT``, such as ``lapa/test``; :meth:`Source.open` says if there is none."""
+    name, _, split = text.partition("/")
+    return Source(name, split or None)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The class-token ViT and its first values."""
