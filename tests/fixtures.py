@@ -1,5 +1,8 @@
 """What several tests need: small copies of data sets with the true layout, sizes and formats, and a small training."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ from wsfp_helpers.nets.resnet38 import Block
 from wsfp_helpers.nets.vlm import VisionLanguageModel, WordTokenizer
 from wsfp_helpers.parsing.fit import FitConfig
 from wsfp_helpers.parsing.light import LightDecoder, LightParser, ParserConfig
+
+TESTS = Path(__file__).parent
 
 # Centre and radii (y, x) of each part as shares of the picture, of a frontal face in the half that its side names.
 PARTS = {
@@ -184,6 +189,27 @@ def tiny_vit(seed: int = 0, **changes: object) -> MultiClassTokenViT:
 def same(a: nn.Module, b: nn.Module) -> bool:
     """Whether two networks have the same weights, bit for bit."""
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+LAUNCHED = """
+import sys
+sys.path[:0] = {paths!r}
+from wsfp_helpers.common.accelerator import processes
+assert processes().num_processes == {count}
+{code}
+"""
+
+
+def run_in_processes(code: str, count: int, folder: Path) -> subprocess.CompletedProcess:
+    """Run Python code in ``count`` processes of gloo; its imports may be those of tests.
+
+    By torchrun, because ``accelerate launch --cpu --num_processes 2`` starts one process.
+    """
+    script = folder / "launched.py"
+    script.write_text(LAUNCHED.format(paths=[str(TESTS.parent), str(TESTS)], count=count, code=code))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count), script]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 PARSER = ParserConfig(

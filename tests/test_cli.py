@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,6 +161,19 @@ def test_evaluate_prints_the_table_and_writes_json(tmp_path):
     assert result.exit_code == 0 and "r_eye" in result.stdout
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert 0 < scores["mean_f1"] < 100
+
+
+def test_other_sets_and_subsets_are_named_with_their_split(tmp_path, monkeypatch):
+    opened, predicted, scored = [], [], []
+    faces = SimpleNamespace(weak="faces", ids=("b",))
+    monkeypatch.setattr(profiles.Source, "open", lambda self: opened.append(str(self)) or faces)
+    monkeypatch.setattr("wsfp_helpers.parsing.photographs.predict_set", lambda *arguments: predicted.append(arguments))
+    monkeypatch.setattr("wsfp_helpers.score.folders.evaluate_folders", lambda *arguments: scored.append(arguments[-1]))
+    for options in ([], ["--data", "lapa/test"], ["--data", "frl-london"]):
+        assert wsfp("predict", "--parser", "weak", "--out", "o", *options).exit_code == 0
+    assert opened == ["synthfaces celeb/test", "lapa test", "frl-london"] and predicted[0][0] == "faces"
+    wsfp("evaluate", "--pred", "p", "--gt", "g", "--subset", "celebamask/train-3820")
+    assert opened[-1] == "celebamask train-3820" and scored == [("b",)]
 
 
 def test_doctor_reports_and_its_exit_code_says_whether_anything_is_missing(tmp_path, monkeypatch):

@@ -285,11 +285,13 @@ def test_ccd_in_shares_is_ccd_in_one_piece(tiny, tmp_path, monkeypatch):
     assert one == other and list(one) == list(tiny.faces("train").ids)
 
 
-def test_a_missing_share_is_named(tiny, tmp_path, monkeypatch):
+def test_a_missing_share_is_made_up_for(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "load_detector", lambda *_: FakeDetector())
-    stages.run_ccd(tiny, tmp_path, shard=(0, 2))
-    with pytest.raises(InputError, match="share 1 of 2"):
-        stages.run_ccd(tiny, tmp_path)
+    whole = stages.run_ccd(tiny, tmp_path / "whole")
+    stages.run_ccd(tiny, tmp_path / "shares", shard=(1, 2))
+    assert stages.run_ccd(tiny, tmp_path / "shares") == whole
+    assert [path.name for path in sorted((tmp_path / "shares").iterdir())] == ["boxes.jsonl", "report.json"]
+    assert read_boxes(tmp_path / "shares/boxes.jsonl") == read_boxes(tmp_path / "whole/boxes.jsonl")
 
 
 @pytest.mark.parametrize("name", ["x-of-y", "²-of-²", "0-of-9999999999", "1-of-"])
@@ -389,6 +391,7 @@ def full_size(tmp_path, monkeypatch):
         "size": 64,
         "crop": 64,
         "test_scales": (1.0, 1.25),
+        "workers": 0,
     }
     return replace(paper, parser=replace(paper.parser, fit=fit, **small)), root
 

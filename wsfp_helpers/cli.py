@@ -5,6 +5,7 @@ exit code 2.
 """
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -120,8 +121,14 @@ def _with_settings(config: "Profile", settings: list[str] | None) -> "Profile":
 
     changed = change(config, settings or [])
     for key, old, new in differences(asdict(config), asdict(changed)):
-        typer.echo(f"{key}: {new} (not {old})", err=True)
+        _say(f"{key}: {new} (not {old})", err=True)
     return changed
+
+
+def _say(text: object, err: bool = False) -> None:
+    """Print ``text``, of the processes of ``accelerate launch`` in one alone."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text, err=err)
 
 
 def _seeds(text: str) -> list[int]:
@@ -178,13 +185,20 @@ def data_verify(path: Annotated[Path, typer.Argument(help="Folder of a copy of a
 
 @data.command("merge")
 def data_merge(
-    root: Annotated[Path, typer.Argument(help="Folder of a copy of CelebAMask-HQ.")],
+    root: Annotated[Path, typer.Argument(help="Folder of a copy of CelebAMask-HQ or Helen.")],
     out: Annotated[Path, typer.Option(help="Folder for the label maps: train, val and test below it.")],
 ) -> None:
-    """Merge the part masks of CelebAMask-HQ into index PNGs of 19 classes, which wsfp evaluate takes as truth."""
-    from wsfp_helpers.data.celebamask import merge
+    """Merge the masks of a data set into index PNGs, which wsfp evaluate takes as truth.
 
-    faults = merge(root, out)
+    Those of CelebAMask-HQ have 19 classes, those of Helen the 11 of LaPa.
+    """
+    from wsfp_helpers.data import celebamask, helen
+
+    if helen.is_helen(root):
+        helen.merge(root, out)
+        typer.echo(f"label maps in {out}, a folder for each split")
+        return
+    faults = celebamask.merge(root, out)
     typer.echo(
         "\n".join([f"label maps in {out}/train, val and test; faulty pictures: {len(faults)}", *faults.values()])
     )
@@ -208,7 +222,7 @@ def ccd(
     from wsfp_helpers.stages import format_ccd, run_ccd
 
     report = run_ccd(_profile(profile, settings), out, part, weights, text_encoder, seed, images, _shard(shard))
-    typer.echo(f"share {shard} is done; run without --shard at the end" if report is None else format_ccd(report))
+    _say(f"share {shard} is done; run without --shard at the end" if report is None else format_ccd(report))
 
 
 @app.command()
@@ -235,7 +249,7 @@ def train(
     config = named(profile)
     training = replace(config.train, seed=seed, tcd=config.train.tcd if tcd else None)
     config = _with_settings(replace(config, train=training, ccd=config.ccd if ccd else None), settings)
-    typer.echo(run_train(config, out, boxes, redraw, mix_originals))
+    _say(run_train(config, out, boxes, redraw, mix_originals))
 
 
 @app.command()
@@ -250,7 +264,7 @@ def fcam(
     from wsfp_helpers.stages import read_run, run_fcam
 
     config = _with_settings(read_run(run), settings)
-    typer.echo(f"{len(run_fcam(run, out, part, _shard(shard), config))} pictures in {out}")
+    _say(f"{len(run_fcam(run, out, part, _shard(shard), config))} pictures in {out}")
 
 
 @app.command()
@@ -294,7 +308,7 @@ def parser(
     """Train a face parser on pseudo labels; the same weights again need the same number of threads, as in train."""
     from wsfp_helpers.stages import run_parser
 
-    typer.echo(run_parser(_profile(profile, settings), labels, out, seed))
+    _say(run_parser(_profile(profile, settings), labels, out, seed))
 
 
 @app.command()
@@ -334,12 +348,18 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for the label maps; the same command in it goes on.")],
     profile: ProfileName = "embedded",
     part: Part = "test",
+    data: Annotated[str | None, typer.Option(help="Another set: lapa/test, helen/test, celebamask/val, ...")] = None,
 ) -> None:
-    """Parse the test set of a profile: an index PNG of 19 classes for each picture, to be scored by wsfp evaluate."""
+    """Parse the test set of a profile: an index PNG of 19 classes for each picture, to be scored by wsfp evaluate.
+
+    In sets whose faces are not framed as the training pictures are, such as LaPa, it looks for the face as wsfp parse.
+    """
     from wsfp_helpers.parsing.photographs import predict_set
     from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.profiles import source
 
-    typer.echo(predict_set(named(profile).faces(part).weak, out, parser))
+    faces = named(profile).faces(part) if data is None else source(data).open()
+    _say(predict_set(faces.weak, out, parser))
 
 
 @app.command()
@@ -350,13 +370,21 @@ def evaluate(
     pred_labels: Annotated[str | None, typer.Option(help="Classes of the predictions, when they differ.")] = None,
     mode: Annotated[str, typer.Option(help="How 19 classes become 11: geometric or by-name.")] = "geometric",
     ears_to_skin: Annotated[bool, typer.Option(help="Count ears as skin, as LaPa does, in 19 -> 11.")] = False,
+    subset: Annotated[
+        str | None, typer.Option(help="Score only the pictures of this set, for example celebamask/train-3820.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Score a folder of predictions: F1 of every class, mean F1, mean IoU, pixel accuracy."""
     from wsfp_helpers.common.files import write_json
     from wsfp_helpers.score.folders import evaluate_folders
 
-    scores = evaluate_folders(pred, gt, labels, pred_labels, mode, ears_to_skin)
+    ids = None
+    if subset is not None:
+        from wsfp_helpers.profiles import source
+
+        ids = source(subset).open().ids
+    scores = evaluate_folders(pred, gt, labels, pred_labels, mode, ears_to_skin, ids)
     typer.echo(scores.table())
     if json is not None:
         write_json(json, scores.as_dict())

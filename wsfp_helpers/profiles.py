@@ -65,6 +65,12 @@ class Source:
         return f"{self.name} {self.split}" if self.split else self.name
 
 
+def source(text: str) -> Source:
+    """A data set from ``NAME`` or ``NAME/SPLIT``, such as ``lapa/test``; :meth:`Source.open` says if there is none."""
+    name, _, split = text.partition("/")
+    return Source(name, split or None)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The class-token ViT and its first values."""
@@ -170,7 +176,7 @@ def profile(name: str) -> Profile:
         "paper": Profile(
             "paper", Source("celebamask", "train"), Source("celebamask", "val"), Source("celebamask", "test"),
             ModelConfig(frozen_blocks=0, blocks=12, size=448, weights=DEIT), preset("paper"),
-            detector="groundingdino", vlm="flip", parser=DeepLabConfig(weights=RESNET38),
+            detector="groundingdino", vlm="flip", parser=DeepLabConfig(weights=RESNET38, precision="bf16", workers=8),
             general_vlm="clip", subset=3_820,
         ),
     }  # fmt: skip

@@ -5,17 +5,16 @@ arguments; other arguments in the same folder are refused.
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from PIL import Image
 from tqdm.auto import tqdm
 
+from wsfp_helpers.common.accelerator import processes
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.checkpoints import fingerprint, load_strictly, read_weights, save_weights
 from wsfp_helpers.common.configs import check_range, key_of, read_config
@@ -36,14 +35,12 @@ from wsfp_helpers.common.pictures import write_index_png
 from wsfp_helpers.common.runs import CONFIG, start_run
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.weak import WeakFaces
-from wsfp_helpers.detect.base import PHRASES, Detector
 from wsfp_helpers.detect.boxes import (
     Boxes,
     check_complete,
     detect_dataset,
-    merge_boxes,
+    gather_boxes,
     read_boxes,
-    shard_path,
     shipped_boxes,
 )
 from wsfp_helpers.detect.load import load_detector
@@ -95,31 +92,33 @@ def run_ccd(
 ) -> dict | None:
     """Detect components into ``out/boxes.jsonl`` and report what CCD does in ``out/report.json`` (section 3.3).
 
-    ``shard=(i, n)`` only detects the i-th of n shares and returns ``None``; the call without it joins them.
+    Of several processes (``accelerate launch``) each detects its share; their number may change when the same call is
+    made again after a kill.  ``shard=(i, n)`` does without accelerate: it only detects the i-th of n shares, and the
+    call without it does what is missing and joins them.  Returns the report, or ``None`` where another process has it.
     ``images=True`` also writes the authors' offline set: ``out/masked/ID.png`` and ``out/labels.csv`` with y-hat.
     """
-    faces, boxes = config.faces(part).weak, Path(out) / "boxes.jsonl"
+    faces, boxes, state = config.faces(part).weak, Path(out) / "boxes.jsonl", processes()
     detector = load_detector(config.detector, weights, text_encoder, device())
     if shard[1] > 1:
         detect_dataset(faces, detector, boxes, shard=shard)
         return None
-    records, masking = _detect(faces, detector, boxes), config.ccd or ccd.CCDConfig()
+    with state.main_process_first():
+        if state.is_main_process:
+            gather_boxes(boxes, faces, detector.name)
+        done = read_boxes(boxes) if boxes.exists() else {}
+    if state.num_processes == 1:
+        detect_dataset(faces, detector, boxes)
+    elif missing := [i for i, key in enumerate(faces.ids) if key not in done]:
+        detect_dataset(faces.subset(missing), detector, boxes, shard=(state.process_index, state.num_processes))
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return None
+    records, masking = gather_boxes(boxes, faces, detector.name), config.ccd or ccd.CCDConfig()
     report = ccd.report_ccd(faces, records, masking, seed)
     write_json(Path(out) / "report.json", report)
     if images:
         _write_masked(ccd.mask_faces(faces, records, masking, seed), Path(out))
     return report
-
-
-def _detect(faces: WeakFaces, detector: Detector, boxes: Path) -> Boxes:
-    names = [path.name for path in sorted(boxes.parent.glob("boxes.*-of-*.jsonl"))]
-    shares = [share for name in names if (share := re.fullmatch(r"boxes\.[0-9]+-of-([0-9]{1,6})\.jsonl", name))]
-    if not boxes.exists() and shares:
-        count = int(shares[0][1])
-        for number in range(count):
-            existing(shard_path(boxes, number, count), f"share {number} of {count} of the boxes")
-        merge_boxes(boxes, count, faces)
-    return read_boxes(detect_dataset(faces, detector, boxes, PHRASES))
 
 
 def _write_masked(masked: WeakFaces, out: Path) -> None:
@@ -193,7 +192,7 @@ def run_train(
         data = mask if redraw else data
     vit = config.model.build(seed)
     vlm = config.load_vlm() if config.train.tcd is not None else None
-    out, state = Path(out), PartialState()
+    out, state = Path(out), processes()
     with hold_folder(out) if state.is_main_process else nullcontext():
         with state.main_process_first():
             start_run(out, {"profile": asdict(config), **masking}, seed)
@@ -249,13 +248,17 @@ def run_fcam(
 ) -> FcamFolder:
     """Extract the FCAMs of ``part`` with the model of a run directory; what is there already is kept.
 
+    Of several processes (``accelerate launch``) each takes its share; ``shard=(i, n)`` is the i-th of n without it.
     ``config`` reads the maps in another way, or of other data, than the profile of the run says.
     """
     vit, made = load_run(run)
-    config = config or made
-    fcams = extract_to_folder(vit.to(device()), config.faces(part).weak, out, config.fcam, shard)
-    write_json(Path(out) / _READING, asdict(Reading(config.theta)))
-    return fcams
+    config, state = config or made, processes()
+    share = shard if shard[1] > 1 else (state.process_index, state.num_processes)
+    extract_to_folder(vit.to(device()), config.faces(part).weak, out, config.fcam, share)
+    if state.is_main_process:
+        write_json(Path(out) / _READING, asdict(Reading(config.theta)))
+    state.wait_for_everyone()
+    return FcamFolder(out)
 
 
 def run_pseudo(fcams: str | Path, out: str | Path, theta: float | None = None, workers: int = 1) -> Path:
@@ -426,11 +429,17 @@ def train_parser(
     Returns:
         The parser's file.
     """
-    with hold_folder(out):
-        path = start_run(out, {"parser": settings, **facts}, seed) / PARSER
+    state = processes()
+    with hold_folder(out) if state.is_main_process else nullcontext():
+        with state.main_process_first():
+            path = start_run(out, {"parser": settings, **facts}, seed) / PARSER
         if not path.exists():
-            settings.train(faces, target, seed=seed, folder=out, desc=desc).save(path, **facts, seed=seed)
-        remove_state(out)
+            parser = settings.train(faces, target, seed=seed, folder=out, desc=desc)
+            if state.is_main_process:
+                parser.save(path, **facts, seed=seed)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            remove_state(out)
     return path
 
 

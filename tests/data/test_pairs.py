@@ -9,11 +9,13 @@ from fixtures import disc, lapa_map, make_folder, make_helen, make_helen_relabel
 from PIL import Image
 
 from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.pictures import read_label_map
 from wsfp_helpers.data.faces import announce
 from wsfp_helpers.data.folder import find_pictures, folder
 from wsfp_helpers.data.helen import LICENCE as HELEN_LICENCE
-from wsfp_helpers.data.helen import helen
+from wsfp_helpers.data.helen import helen, is_helen, merge
 from wsfp_helpers.data.lapa import LICENCE as LAPA_LICENCE
+from wsfp_helpers.data.lapa import lapa
 from wsfp_helpers.data.sets import open_dataset
 from wsfp_helpers.labels import CELEBAMASK, LAPA
 
@@ -81,6 +83,30 @@ def test_splits_of_helen(tmp_path):
         helen(tmp_path / "smith", "test_resize")
     with pytest.raises(InputError, match=r"unknown split 'val'.*expected one of train, test, test_resize"):
         helen(tmp_path / "new", "val")
+
+
+@pytest.mark.parametrize(
+    ("make", "splits"),
+    [(make_helen, ("test", "train", "val")), (make_helen_relabelled, ("test", "test_resize", "train"))],
+)
+def test_both_layouts_of_helen_are_merged(make, splits, tmp_path):
+    root, out = make(tmp_path / "helen"), tmp_path / "maps"
+    assert is_helen(root) and not is_helen(out)
+    for _ in range(2):
+        merge(root, out)
+        assert sorted(path.name for path in out.iterdir() if path.is_dir()) == list(splits)
+        for split in splits:
+            faces = helen(root, split)
+            assert sorted(path.stem for path in (out / split).iterdir()) == sorted(faces.ids)
+            for i, key in enumerate(faces.ids):
+                assert np.array_equal(read_label_map(out / split / f"{key}.png", 11), faces.label_map(i))
+    with pytest.raises(InputError, match="choose another folder"):
+        merge(make(tmp_path / "other"), out)
+
+
+def test_a_parser_looks_for_the_faces_of_lapa_and_helen(tmp_path):
+    helens = [helen(make(tmp_path / make.__name__)) for make in (make_helen, make_helen_relabelled)]
+    assert [faces.weak.framed for faces in (lapa(make_lapa(tmp_path / "lapa")), *helens)] == [False] * 3
 
 
 def test_soft_maps_take_the_highest_and_the_lowest_class_on_a_tie(tmp_path):

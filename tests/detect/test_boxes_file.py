@@ -6,7 +6,7 @@ import pytest
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import PHRASES, Detection, check_phrase, clip_box
-from wsfp_helpers.detect.boxes import BoxRecord, detect_dataset, merge_boxes, read_boxes, shard_path
+from wsfp_helpers.detect.boxes import BoxRecord, detect_dataset, gather_boxes, read_boxes, shard_path
 from wsfp_helpers.labels import K
 
 LINE = (
@@ -72,14 +72,33 @@ def test_shards_give_the_same_file(tmp_path):
     data, out = faces(), tmp_path / "boxes.jsonl"
     for number in range(3):
         assert detect_dataset(data, Counting(), out, shard=(number, 3)) == shard_path(out, number, 3)
-    merge_boxes(out, 3, data)
+    assert list(gather_boxes(out, data, "counting")) == list(data.ids)
     detect_dataset(data, Counting(), tmp_path / "whole.jsonl")
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    shard_path(out, 1, 3).write_text("")
-    with pytest.raises(InputError, match="lack 3 of the 10 images of tiny, the first is 'tiny1'"):
-        merge_boxes(out, 3, data)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["boxes.jsonl", "whole.jsonl"]
     with pytest.raises(InputError, match="shard 3 of 3"):
         detect_dataset(data, Counting(), out, shard=(3, 3))
+
+
+def test_shares_of_a_killed_detection_are_gathered_whatever_their_number(tmp_path):
+    data, out = faces(), tmp_path / "boxes.jsonl"
+    detect_dataset(data, Counting(), tmp_path / "whole.jsonl")
+    detect_dataset(data.subset([7, 2]), Counting(), out)
+    detect_dataset(data, Counting(), out, shard=(1, 3))
+    path = detect_dataset(data, Counting(), out, shard=(0, 2))
+    path.write_bytes(path.read_bytes()[:-17])
+    assert [*gather_boxes(out, data, "counting")] == [f"tiny{i}" for i in (0, 1, 2, 4, 6, 7)]
+    assert list(read_boxes(out)) == [f"tiny{i}" for i in (0, 1, 2, 4, 6, 7)] and not path.exists()
+    before = out.read_bytes()
+    for others, detector in ((faces(name="others"), "counting"), (data, "another")):
+        with pytest.raises(InputError, match="other pictures or another detector"):
+            gather_boxes(out, others, detector)
+    assert out.read_bytes() == before
+    again = Counting()
+    detect_dataset(data, again, out)
+    assert again.seen == 4 * len(PHRASES)
+    gather_boxes(out, data, "counting")
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import ast
 import copy
 import functools
 import json
-import os
 import pkgutil
 import random
 import signal
@@ -18,7 +17,7 @@ import fixtures
 import numpy as np
 import pytest
 import torch
-from fixtures import CONFIG, make_celebamask, make_folder, same, tiny_faces, tiny_vit, tiny_vlm
+from fixtures import CONFIG, make_celebamask, make_folder, run_in_processes, same, tiny_faces, tiny_vit, tiny_vlm
 from torch.utils.data import default_collate
 
 import wsfp_helpers
@@ -227,8 +226,6 @@ def test_a_step_takes_as_many_batches_as_the_config_says():
 
 
 PROCESSES = """
-import sys
-sys.path.insert(0, {tests!r})
 from pathlib import Path
 from dataclasses import replace
 from fixtures import CONFIG, tiny_faces, tiny_vit, tiny_vlm
@@ -242,7 +239,6 @@ def stop(step, row):
         raise Stop
 
 run = Path({run!r})
-run.mkdir()
 try:
     train(tiny_vit(drop_path=0.0), tiny_faces(), replace(CONFIG, **{changes!r}), run, tiny_vlm(), stop)
 except Stop:
@@ -262,12 +258,8 @@ def one_process():
 @pytest.mark.parametrize(("count", "last"), [(3, 6), (2, 4)])
 def test_processes_give_the_losses_of_one_which_may_go_on_alone(one_process, tmp_path, count, last):
     """Four pictures a batch are one, one and two for three processes; two processes stop in the second epoch."""
-    run, script = tmp_path / "run", tmp_path / "run.py"
-    script.write_text(PROCESSES.format(tests=str(TESTS), run=str(run), changes=CHANGES, last=last))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(count)]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*command, str(script)], capture_output=True, text=True, env=environment, check=False)
+    run = tmp_path / "run"
+    done = run_in_processes(PROCESSES.format(run=str(run), changes=CHANGES, last=last), count, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [row["step"] for row in read_metrics(run)] == [*range(1, last + 1)]
     train(tiny_vit(seed=7, drop_path=0.0), tiny_faces(), replace(CONFIG, **CHANGES), run, tiny_vlm())

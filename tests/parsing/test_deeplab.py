@@ -1,19 +1,26 @@
 """DeepLab with ResNet38, crops and test-time averaging, on very small networks."""
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tests.fixtures import TinyResNet38
+from tests.fixtures import TinyResNet38, run_in_processes
+from wsfp_helpers.common.checkpoints import read_weights
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import IMAGENET_MEAN, IMAGENET_STD
+from wsfp_helpers.common.runs import read_metrics
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, IGNORE
 from wsfp_helpers.nets.resnet38 import Block, ResNet38
 from wsfp_helpers.parsing import deeplab
-from wsfp_helpers.parsing.deeplab import DeepLab, DeepLabConfig
+from wsfp_helpers.parsing.deeplab import Crops, DeepLab, DeepLabConfig
 from wsfp_helpers.parsing.fit import FitConfig
+from wsfp_helpers.stages import train_parser
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +113,88 @@ def test_training_reaches_every_part_but_the_frozen_ones():
     assert len(losses) == 2 and np.isfinite(losses).all()
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert {name for name, _ in network.named_parameters()} <= changed
+
+
+def few_faces():
+    """Five noisy pictures, and targets with more and more pixels that are left out."""
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), dtype=np.uint8)
+    faces = WeakFaces("five", list("01234"), lambda key: pictures[int(key)], np.ones((5, len(COMPONENTS))))
+
+    def target(i):
+        label_map = (pictures[i, ..., 0] // 14).astype(np.uint8)
+        label_map[: 5 * i] = IGNORE
+        return label_map
+
+    return faces, target
+
+
+def test_crops_do_not_depend_on_the_workers_and_come_again_after_a_break():
+    config = DeepLabConfig(size=24, crop=24, fit=FitConfig(steps=4, batch=2, lr=0.1))
+    crops, loaded = (Crops(*few_faces(), replace(config, workers=workers), 3) for workers in (0, 2))
+    batches = list(crops.batches(0))
+    assert [len(targets) for _, targets in batches] == [2] * 4
+    for first in (0, 2):
+        for ((images,), targets), ((again,), others) in zip(batches[first:], loaded.batches(first), strict=True):
+            assert torch.equal(images, again) and torch.equal(targets, others)
+    assert len({images.sum().item() for (images,), _ in batches}) == 4
+
+
+PROCESSES = """
+import os, signal
+from tests.parsing.test_deeplab import train_small
+from wsfp_helpers.parsing import fit
+append = fit.append_metrics
+
+def append_and_die(folder, row):
+    append(folder, row)
+    if row["step"] == {last}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+fit.append_metrics = append_and_die
+train_small({out!r})
+"""
+
+
+def train_small(out):
+    """Train a network of one convolution as ``wsfp parser`` does; the rows of its ``metrics.jsonl``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DeepLabConfig, "build", lambda self, seed: torch.manual_seed(seed) and nn.Conv2d(3, 19, 8, 8))
+        config = DeepLabConfig(size=24, crop=24, fit=FitConfig(steps=5, batch=4, lr=0.1, save_every=1))
+        path = train_parser(config, *few_faces(), Path(out), {"labels": "few"})
+    return path, read_metrics(out)
+
+
+@pytest.mark.parametrize(("count", "last"), [(3, 3), (2, None)])
+def test_processes_train_the_parser_of_one_which_may_go_on_alone(tmp_path, count, last):
+    """Three processes, of which the first is killed after the third of five steps, and two that come to the end."""
+    done = run_in_processes(PROCESSES.format(out=str(tmp_path / "several"), last=last), count, tmp_path)
+    assert (done.returncode == 0) == (last is None), done.stderr[-2000:]
+    assert [row["step"] for row in read_metrics(tmp_path / "several")] == [*range(1, (last or 5) + 1)]
+    (several, rows), (one, expected) = (train_small(tmp_path / name) for name in ("several", "one"))
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], rel=1e-6)
+    assert sorted(each.name for each in several.parent.iterdir()) == sorted(each.name for each in one.parent.iterdir())
+    found, wanted = (read_weights(path) for path in (several, one))
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name].float(), value.float(), atol=1e-3, rtol=0)  # files are at half precision
+
+
+def test_a_batch_of_fewer_pictures_than_processes_is_refused(monkeypatch):
+    monkeypatch.setattr(deeplab, "processes", lambda: SimpleNamespace(num_processes=5, process_index=0))
+    crops = Crops(*few_faces(), DeepLabConfig(fit=FitConfig(steps=1, batch=4, lr=0.1)))
+    with pytest.raises(InputError, match=r"a batch of 4 pictures on 5 processes: .* change parser\.fit\.batch"):
+        next(crops.batches(0))
+
+
+def test_mixed_precision_is_of_the_training_only():
+    network, seen = nn.Sequential(nn.Conv2d(3, 19, 8, 8)), set()
+    network[0].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    config = DeepLabConfig(size=24, crop=24, fit=FitConfig(steps=2, batch=2, lr=0.1), precision="bf16")
+    deeplab.train_deeplab(network, *few_faces(), config)
+    assert seen == {torch.bfloat16}
+    seen.clear()
+    network(torch.zeros(1, 3, 24, 24))
+    assert seen == {each.dtype for each in network.parameters()} == {torch.float32}
 
 
 class Sided(nn.Module):

@@ -30,6 +30,19 @@ def test_folders_give_the_scores_of_their_pairs(tmp_path):
     assert evaluate_folders(pred, gt).mean_f1 == scores.mean_f1
 
 
+def test_only_the_pictures_of_a_subset_are_scored(tmp_path):
+    pairs = list(random_pairs(4))
+    write_folder(tmp_path / "pred", [prediction for prediction, _ in pairs[:3]])
+    write_folder(tmp_path / "gt", [truth for _, truth in pairs])
+    names = sorted(path.stem for path in (tmp_path / "gt").iterdir())
+    scores = evaluate_folders(tmp_path / "pred", tmp_path / "gt", ids=names[1:3])
+    assert np.array_equal(scores.matrix, evaluate_pairs(pairs[1:3]).matrix) and scores.images == 2
+    with pytest.raises(InputError, match=r"1 of 2 label maps in .* have no prediction"):
+        evaluate_folders(tmp_path / "pred", tmp_path / "gt", ids=names[2:])
+    with pytest.raises(InputError, match=r"1 of the 1 pictures to score have no label map in .* is x\.png: choose"):
+        evaluate_folders(tmp_path / "pred", tmp_path / "gt", ids=["x"])
+
+
 def test_19_classes_against_11_need_the_geometric_map(tmp_path):
     gt = write_folder(tmp_path / "gt", [to_lapa(face_map())], LAPA_PALETTE)
     pred = write_folder(tmp_path / "pred", [face_map()])

@@ -1,7 +1,21 @@
-"""A fresh accelerator for each training, whatever the same process trained before."""
+"""The processes of ``accelerate launch``, and a fresh accelerator for each training."""
 
-from accelerate import Accelerator
+import os
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
+
+
+def processes() -> PartialState:
+    """The processes that share the work, of which each has its own GPU; one alone where nothing was launched.
+
+    One that has done its share may wait for the others for days, not for the minutes that torch would grant.
+    """
+    # accelerate takes launched processes without a GPU for one each unless it is told that they are to use the CPU.
+    launched = "LOCAL_RANK" in os.environ
+    return PartialState(cpu=launched and not torch.cuda.is_available(), timeout=timedelta(days=7))
 
 
 def new_accelerator(precision: str, accumulate: int = 1) -> Accelerator:
@@ -13,4 +27,5 @@ def new_accelerator(precision: str, accumulate: int = 1) -> Accelerator:
     # Up to accelerate 1.15 there is no public way to forget them; processes and device (PartialState) stay.
     AcceleratorState._reset_state()
     GradientState._reset_state()
+    processes()
     return Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulate)

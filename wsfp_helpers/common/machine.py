@@ -78,8 +78,10 @@ def cpu_count() -> int:
 
 
 def device() -> str:
-    """``"cuda"`` where there is one, else ``"cpu"``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """``"cuda"`` where there is one, else ``"cpu"``; of the processes of ``accelerate launch`` each has its own GPU."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
 
 
 def free_memory(where: torch.device) -> int | None:

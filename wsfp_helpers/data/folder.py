@@ -62,17 +62,23 @@ def pictures_by_id(path: Path, ending: str = "") -> dict[str, list[Path]]:
 
 
 def paired(
-    name: str, pictures: Mapping[str, Path], maps: Mapping[str, Path], scheme: Scheme, licence: str = ""
+    name: str,
+    pictures: Mapping[str, Path],
+    maps: Mapping[str, Path],
+    scheme: Scheme,
+    licence: str = "",
+    framed: bool = True,
 ) -> Faces:
     """Faces from paths of pictures and index PNGs by id; a label map must have the size of its picture.
 
-    Raises :class:`InputError` when label maps are missing, with their number and the first of them.
+    ``framed`` is as in :class:`WeakFaces`.  Raises :class:`InputError` when label maps are missing, with their number
+    and the first of them.
     """
     check_there(name, maps.values(), "label maps")
     ids, read_map = list(pictures), partial(_read_map, pictures, maps, scheme)
     sources = maps.values()
     labels = label_table(name.replace(" ", "-"), ids, lambda key: present_classes(read_map(key), scheme), sources)
-    return Faces(WeakFaces(name, ids, partial(read_picture, pictures), labels, scheme, licence), read_map)
+    return Faces(WeakFaces(name, ids, partial(read_picture, pictures), labels, scheme, licence, framed), read_map)
 
 
 def check_there(name: str, paths: Iterable[Path], what: str) -> None:

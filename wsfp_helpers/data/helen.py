@@ -12,12 +12,13 @@ import numpy as np
 
 from wsfp_helpers.common.cache import label_table
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import existing, read_rows
-from wsfp_helpers.common.pictures import open_picture, picture_size
+from wsfp_helpers.common.files import claim_folder, existing, hold_folder, read_rows
+from wsfp_helpers.common.pictures import open_picture, picture_size, write_index_png
 from wsfp_helpers.data.faces import Faces, announce, present_classes
 from wsfp_helpers.data.folder import check_there, find_pictures, paired, read_picture
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import LAPA
+from wsfp_helpers.palette import LAPA_PALETTE
 
 LISTS = {"train": "exemplars.txt", "val": "tuning.txt", "test": "testing.txt"}
 COUNTS = {"train": 2_000, "val": 230, "test": 100}
@@ -36,9 +37,30 @@ def helen(root: str | Path, split: str = "test") -> Faces:
     else:
         pictures = find_pictures(root / split, "_image")
         maps = {key: root / split / f"{key}_label.png" for key in pictures}
-        faces = paired(f"Helen relabelled {split}", pictures, maps, LAPA, LICENCE)
+        faces = paired(f"Helen relabelled {split}", pictures, maps, LAPA, LICENCE, framed=False)
     announce(LICENCE)
     return faces
+
+
+def merge(root: str | Path, out: str | Path) -> None:
+    """Write every label map as an index PNG ``out/SPLIT/ID.png``; maps that are there are kept.
+
+    Raises :class:`InputError` as :func:`helen`, and when ``out`` holds the maps of another copy.
+    """
+    root, out = Path(root), Path(out)
+    splits = LISTS if is_smith(root) else [split for split in RELABELLED if (root / split).is_dir()]
+    with hold_folder(out):
+        claim_folder(out, {"source": str(root.resolve())}, "label maps", "*/*.png")
+        for faces, split in ((helen(root, split), split) for split in splits):
+            for i, key in enumerate(faces.ids):
+                path = out / split / f"{key}.png"
+                if not path.exists():
+                    write_index_png(path, faces.label_map(i), LAPA_PALETTE)
+
+
+def is_helen(root: Path) -> bool:
+    """Whether a folder has one of the two layouts."""
+    return is_smith(root) or any(any((root / split).glob("*_label.png")) for split in RELABELLED)
 
 
 def is_smith(root: Path) -> bool:
@@ -54,7 +76,8 @@ def _smith(root: Path, split: str) -> Faces:
     check_there(name, maps, "soft label maps")
     read_map = partial(read_soft_map, root)
     labels = label_table(f"helen-{split}", ids, lambda key: present_classes(read_map(key), LAPA), maps)
-    return Faces(WeakFaces(name, ids, partial(read_picture, pictures), labels, LAPA, LICENCE), read_map)
+    weak = WeakFaces(name, ids, partial(read_picture, pictures), labels, LAPA, LICENCE, framed=False)
+    return Faces(weak, read_map)
 
 
 def read_list(path: Path) -> list[str]:

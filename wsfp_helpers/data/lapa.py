@@ -22,6 +22,6 @@ def lapa(root: str | Path, split: str = "train") -> Faces:
     folder = Path(root) / split
     pictures = find_pictures(folder / "images")
     maps = {key: folder / "labels" / f"{key}.png" for key in pictures}
-    faces = paired(f"LaPa {split}", pictures, maps, LAPA, LICENCE)
+    faces = paired(f"LaPa {split}", pictures, maps, LAPA, LICENCE, framed=False)
     announce(LICENCE)
     return faces

@@ -10,6 +10,7 @@ feed on: half a line at the end is what a kill leaves, and :func:`detect_dataset
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def detect_dataset(
     """Write the candidates of every picture to a boxes file and return its path; pictures already there are skipped.
 
     ``shard=(i, n)`` is the i-th of n processes: it takes every n-th picture and writes :func:`shard_path`;
-    :func:`merge_boxes` joins them.  Raises :class:`InputError` when the file is of other pictures or another detector.
+    :func:`gather_boxes` joins them.  Raises :class:`InputError` when the file is of other pictures or another detector.
     """
     number, count = shard
     if not 0 <= number < count:
@@ -175,15 +176,27 @@ def shard_path(out: str | Path, number: int, count: int) -> Path:
     return out.with_name(f"{out.stem}.{number}-of-{count}{out.suffix}")
 
 
-def merge_boxes(out: str | Path, count: int, faces: WeakFaces) -> Path:
-    """Join the files of ``count`` processes to ``out`` in the order of ``faces``; all pictures must be there."""
-    records: Boxes = {}
-    for number in range(count):
-        records |= read_boxes(shard_path(out, number, count))
-    check_complete(records, faces, out)
-    with atomic_path(out) as part:
-        part.write_text("".join(records[key].line() for key in faces.ids), encoding="utf-8", errors=ESCAPE)
-    return Path(out)
+def gather_boxes(out: str | Path, faces: WeakFaces, detector: str) -> Boxes:
+    """Join what ``out`` and the files of shares beside it hold, in the order of ``faces``; only ``out`` is left.
+
+    So a detection goes on with another number of processes.
+
+    Raises:
+        InputError: A share is being written, or a file is of other pictures or not of ``detector`` (its name).
+    """
+    out, found = Path(out), dict[str, BoxRecord]()
+    pattern = re.escape(out.stem) + r"\.[0-9]{1,6}-of-[0-9]{1,6}" + re.escape(out.suffix)
+    with hold_folder(out.parent):
+        shares = [path for path in sorted(out.parent.iterdir()) if re.fullmatch(pattern, path.name)]
+        for path in (out, *shares):
+            found |= _resume(path, faces.ids, detector, PHRASES)
+        records = {key: found[key] for key in faces.ids if key in found}
+        if shares or list(records) != list(found):
+            with atomic_path(out) as part:
+                part.write_text("".join(r.line() for r in records.values()), encoding="utf-8", errors=ESCAPE)
+        for path in shares:
+            path.unlink()
+    return records
 
 
 def check_complete(boxes: Boxes, faces: WeakFaces, where: object = "the boxes") -> None:

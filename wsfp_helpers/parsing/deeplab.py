@@ -4,17 +4,20 @@ The backbone starts from a public ImageNet file, which ``scripts/convert_resnet3
 networks here need a GPU; :mod:`wsfp_helpers.parsing.light` has the parser of the embedded profile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.models import segmentation
 
+from wsfp_helpers.common.accelerator import processes
 from wsfp_helpers.common.cache import require
 from wsfp_helpers.common.checkpoints import load_strictly, read_weights, save_halved
 from wsfp_helpers.common.configs import check_range
@@ -57,9 +60,13 @@ class DeepLabConfig:
         default_factory=lambda: FitConfig(steps=181_372, batch=4, lr=7e-4, head_factor=10, save_every=2000)
     )
     """Optimiser and length of the training."""
+    precision: Literal["no", "bf16"] = "no"
+    """accelerate's mixed precision, in training."""
+    workers: int = 0
+    """Processes that load crops."""
 
     def __post_init__(self) -> None:
-        check_range(self, size=(16, 4096), crop=(16, 4096), scale=(0.05, 20), test_scales=(0.05, 20))
+        check_range(self, size=(16, 4096), crop=(16, 4096), scale=(0.05, 20), test_scales=(0.05, 20), workers=(0, 256))
 
     def build(self, seed: int = 0) -> nn.Module:
         """The network with its pretrained backbone; what is random comes from ``seed``.
@@ -179,6 +186,43 @@ def random_crop(
     return image[:, top : top + crop, left : left + crop], labels[top : top + crop, left : left + crop]
 
 
+class Crops(Dataset):
+    """Training crops ``(3, crop, crop)`` float32 and their targets ``(crop, crop)`` int64.
+
+    An item is asked for by its step and its place in the batch, on which and on ``seed`` it depends, and on nothing
+    else: not on the number of processes or workers.
+    """
+
+    def __init__(
+        self, faces: WeakFaces, target: Callable[[int], np.ndarray], config: DeepLabConfig, seed: int = 0
+    ) -> None:
+        self.faces, self.target, self.config, self.seed = faces, target, config, seed
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        (step, number), batch, count = place, self.config.fit.batch, len(self.faces)
+        index = np.random.default_rng([self.seed, step]).choice(count, batch, replace=count < batch)[number]
+        rng = np.random.default_rng([self.seed, step, number])
+        return random_crop(self.faces.image(index), self.target(index), rng, self.config, self.faces.scheme)
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """This process's share of the batch of every step from ``first`` on.
+
+        Raises:
+            InputError: There are more processes than pictures in a batch.
+        """
+        state, fit = processes(), self.config.fit
+        if fit.batch < state.num_processes:
+            raise InputError(
+                f"a batch of {fit.batch} pictures on {state.num_processes} processes: expected at least one for each; "
+                f"change parser.fit.batch or the number of processes"
+            )
+        start, end = (fit.batch * (state.process_index + more) // state.num_processes for more in (0, 1))
+        places = ([(step, number) for number in range(start, end)] for step in range(first, fit.steps))
+        pin = torch.cuda.is_available()
+        for images, targets in DataLoader(self, batch_sampler=places, num_workers=self.config.workers, pin_memory=pin):
+            yield (images,), targets
+
+
 def train_deeplab(
     network: nn.Module,
     faces: WeakFaces,
@@ -191,17 +235,18 @@ def train_deeplab(
 ) -> list[float]:
     """Train ``network`` in place on random crops; ``target(i)`` gives the label map of picture ``i``.
 
-    Returns the losses; resumes from ``folder`` (see :func:`wsfp_helpers.parsing.fit.fit`).
+    Of several processes (``accelerate launch``) each takes its share of every batch.  Returns the losses; resumes from
+    ``folder`` (see :func:`wsfp_helpers.parsing.fit.fit`).
     """
+    batches: Iterator[Batch] | None = None
 
     def batch_at(step: int) -> Batch:
-        rng = np.random.default_rng([seed, step])
-        chosen = rng.choice(len(faces), config.fit.batch, replace=len(faces) < config.fit.batch)
-        crops = [random_crop(faces.image(i), target(i), rng, config, faces.scheme) for i in chosen]
-        images, targets = zip(*crops, strict=True)
-        return (torch.stack(images),), torch.stack(targets)
+        nonlocal batches
+        batches = batches or Crops(faces, target, config, seed).batches(step)  # a resumed training starts later
+        return next(batches)
 
-    return fit(network, batch_at, config.fit, seed=seed, folder=folder, desc=desc)
+    precision = config.precision
+    return fit(network, batch_at, config.fit, seed=seed, folder=folder, desc=desc, precision=precision)
 
 
 @torch.no_grad()

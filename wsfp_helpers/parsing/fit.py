@@ -8,14 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate.utils import reduce
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from wsfp_helpers.common.accelerator import new_accelerator
+from wsfp_helpers.common.accelerator import new_accelerator, processes
 from wsfp_helpers.common.checkpoints import restore_state, save_state
 from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.machine import device
 from wsfp_helpers.common.runs import append_metrics, read_metrics
 from wsfp_helpers.labels import CELEBAMASK, IGNORE
 
@@ -104,29 +104,42 @@ def fit(
     seed: int = 0,
     folder: str | Path | None = None,
     desc: str = "training",
+    precision: str = "no",
 ) -> list[float]:
     """Train ``network`` in place to give the target of each pixel; see :func:`optimise`.
 
     Args:
         network: From inputs to class scores ``(B, C, h, w)``.
-        batch_at: Gives the batch of a step; it must depend on the step only.
+        batch_at: Gives the batch of a step, or this process's share of it; it must depend on the step only.
         config: The settings.
         weight: ``(C,)``, of the classes in the cross-entropy.
         seed: Of what is random in the network.
         folder: Run directory.
         desc: Words of the progress bar.
+        precision: accelerate's mixed precision.
 
     Returns:
         The loss of every step.
     """
-    where = device()
 
     def loss_at(wrapped: nn.Module, step: int) -> Tensor:
+        where = next(wrapped.parameters()).device
         inputs, target = batch_at(step)
+        target = target.to(where)
         scores = wrapped(*(value.to(where) for value in inputs))
-        return segmentation_loss(scores, target.to(where), None if weight is None else weight.to(where), config.dice)
+        loss = segmentation_loss(scores, target, None if weight is None else weight.to(where), config.dice)
+        return loss * _share_of_pixels(target)
 
-    return optimise(network, loss_at, config, seed=seed, folder=folder, desc=desc)
+    return optimise(network, loss_at, config, seed=seed, folder=folder, desc=desc, precision=precision)
+
+
+def _share_of_pixels(target: Tensor) -> float | Tensor:
+    """Weight with which the mean over processes of a mean over pixels is that over the pixels of all; 1 for one."""
+    count = processes().num_processes
+    if count == 1:
+        return 1.0
+    own = (target != IGNORE).sum().float()
+    return own / reduce(own.clone(), "mean").clamp(min=1 / count)
 
 
 def optimise(
@@ -138,8 +151,11 @@ def optimise(
     folder: str | Path | None = None,
     desc: str = "training",
     after_step: Callable[[int], None] = lambda step: None,
+    precision: str = "no",
 ) -> list[float]:
     """Minimise the loss of each step by the parameters of ``network`` that require a gradient.
+
+    Of several processes (``accelerate launch``) each gives its own loss, gradients are averaged, and one writes.
 
     With ``folder`` every step is a line of its ``metrics.jsonl``, and the state is kept there every
     ``config.save_every`` steps and at the end: an interrupted training goes on from it to the same result, and a
@@ -153,14 +169,15 @@ def optimise(
         folder: Run directory.
         desc: Words of the progress bar.
         after_step: Called with the step when the weights have changed, for a moving average of them.
+        precision: accelerate's mixed precision.
 
     Returns:
-        The loss of every step.
+        The loss of every step, the mean over the processes.
 
     Raises:
         InputError: The loss is no longer a number, or the state is not of this network.
     """
-    accelerator, parameters = new_accelerator("no"), _parameter_groups(network, config)
+    accelerator, parameters = new_accelerator(precision), _parameter_groups(network, config)
     optimiser: torch.optim.Optimizer
     if config.optimiser == "adamw":
         optimiser = torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
@@ -170,7 +187,8 @@ def optimise(
     wrapped, optimiser = accelerator.prepare(network, optimiser)
     rates = [group["lr"] * group["factor"] for group in parameters]
     wrapped.train()
-    bar = tqdm(range(len(losses), config.steps), desc=desc, initial=len(losses), total=config.steps, leave=False)
+    steps, quiet = range(len(losses), config.steps), not accelerator.is_main_process
+    bar = tqdm(steps, desc=desc, initial=len(losses), total=config.steps, leave=False, disable=quiet)
     for step in bar:
         torch.manual_seed((seed << 24) + step)
         factor = poly(step, config.steps, config.power, config.warmup)
@@ -182,14 +200,15 @@ def optimise(
         accelerator.clip_grad_norm_(wrapped.parameters(), 5.0)
         optimiser.step()
         after_step(step)
-        losses.append(loss.item())
+        losses.append(accelerator.reduce(loss.detach(), "mean").item())
         if not np.isfinite(losses[-1]):
             raise InputError(f"the loss is {losses[-1]} at step {step}: lower the learning rate (now {config.lr})")
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-        if folder is not None:
+        if folder is not None and accelerator.is_main_process:
             append_metrics(folder, {"step": step + 1, "lr": rates[0] * factor, "loss": losses[-1]})
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 save_state(_state(folder), {"network": network}, optimiser, step=step + 1)
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # from here on it is float32 again
     network.eval()
     return losses
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
+from wsfp_helpers.common.accelerator import processes
 from wsfp_helpers.common.checkpoints import fingerprint
 from wsfp_helpers.common.configs import key_of
 from wsfp_helpers.common.errors import InputError, one_line
@@ -140,17 +141,20 @@ def predict_set(faces: WeakFaces, out: str | Path, parser: str | Path | FacePars
     """Write the label map of every picture of a test set as ``out/ID.png``, with the picture's size; returns ``out``.
 
     Photographs are parsed as :func:`parse_photographs` does.  Faces framed as the training pictures are seen once, as
-    a whole, averaged with the mirror image.  Maps that are there are kept.  Raises :class:`InputError` when ``out``
-    holds maps of another parser or set.
+    a whole, averaged with the mirror image.  Maps that are there are kept.  Of several processes (``accelerate
+    launch``) each takes its share.  Raises :class:`InputError` when ``out`` holds maps of another parser or set.
     """
+    state = processes()
     out, parser = Path(out), parser if isinstance(parser, FaceParser) else load_parser(parser)
     settings = ZoomSettings(most=0) if faces.framed else ZoomSettings()
-    with hold_folder(out):
+    with hold_folder(out, (state.process_index, state.num_processes)):
         claim_folder(out, {"parser": fingerprint(parser.network), "faces": faces.name}, "label maps", "*.png")
-        for index, key in enumerate(tqdm(faces.ids, desc=f"predict, {faces.name}", unit="face", leave=False)):
-            path = out / f"{key}.png"
+        mine = range(state.process_index, len(faces), state.num_processes)
+        for index in tqdm(mine, desc=f"predict, {faces.name}", unit="face", leave=False):
+            path = out / f"{faces.ids[index]}.png"
             if not path.exists():
                 write_index_png(path, parser.predict(faces.image(index), settings)[0], PALETTE)
+    state.wait_for_everyone()
     return out
 
 

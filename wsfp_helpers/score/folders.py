@@ -1,6 +1,6 @@
 """Scores of a folder of predictions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ def evaluate_folders(
     pred_labels: str | None = None,
     mode: str = "geometric",
     ears_to_skin: bool = False,
+    ids: Sequence[str] | None = None,
 ) -> Scores:
     """Scores of a folder of index PNGs against a folder of label maps with the same file names.
 
@@ -32,7 +33,8 @@ def evaluate_folders(
     same).  Predictions in 19 classes against LaPa or Helen are mapped to 11 by ``mode`` (see
     :func:`wsfp_helpers.labels.to_lapa_table`) and the mode is noted.  Raises :class:`InputError` naming the file for
     missing or extra predictions and for anything that is not an index PNG of the scheme, and for a ``mode`` or
-    ``ears_to_skin`` where nothing is mapped.
+    ``ears_to_skin`` where nothing is mapped.  ``ids`` are the names, without ``.png``, of all that is scored, whatever
+    else the folders hold (default: everything, and neither may hold more than the other).
     """
     scheme, source = _scheme(labels), _scheme(pred_labels or labels)
     if source.name == LAPA.name != scheme.name:
@@ -43,7 +45,7 @@ def evaluate_folders(
             "--mode and --ears-to-skin say how 19 classes become 11, and nothing is mapped here: leave them out, or "
             "give --labels lapa --pred-labels celebamask"
         )
-    names = _matching_names(Path(pred), Path(gt))
+    names = _matching_names(Path(pred), Path(gt), ids)
 
     def score(name: str) -> _Pair:
         prediction, repainted = _read(Path(pred) / name, source)
@@ -131,8 +133,16 @@ def _scheme(name: str) -> Scheme:
     return SCHEMES[name]
 
 
-def _matching_names(pred: Path, gt: Path) -> list[str]:
+def _matching_names(pred: Path, gt: Path, ids: Sequence[str] | None) -> list[str]:
     predictions, truths = _pngs(pred, "predictions"), _pngs(gt, "label maps")
+    if ids is not None:
+        wanted = {f"{key}.png" for key in ids}
+        if unknown := sorted(wanted - truths):
+            raise InputError(
+                f"{len(unknown):,} of the {len(wanted):,} pictures to score have no label map in {gt}, the first is "
+                f"{unknown[0]}: choose the folder of their part"
+            )
+        truths, predictions = wanted, predictions & wanted
     if missing := sorted(truths - predictions):
         raise InputError(
             f"{len(missing):,} of {len(truths):,} label maps in {gt} have no prediction in {pred}, the first is "
