@@ -13,7 +13,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export HF_HUB_OFFLINE := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test lab notebooks results
+.PHONY: help setup tutorial test lab notebooks student instructor otter results
 
 help:
 	@echo "make setup      create .venv and install the course into it (a few minutes, needs a network)"
@@ -21,6 +21,9 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       style checks, unit tests, and the notebooks as tests"
 	@echo "make notebooks  write notebooks/*.ipynb from notebooks/src/*.py, and the repository's address where it is named"
+	@echo "make student    notebooks without solutions, in build/student"
+	@echo "make instructor notebooks with answers, minutes and typical mistakes, in build/instructor"
+	@echo "make otter      masters for otter-grader, in build/otter"
 	@echo "make results    measure everything in docs/results again, from a clean commit (about 5 hours on two cores)"
 
 setup: $(STAMP)
@@ -52,6 +55,13 @@ lab: $(STAMP)
 notebooks: $(STAMP)
 	$(BIN)/python -m tools.address
 	$(BIN)/python -m tools.notebooks
+	$(BIN)/python -m tools.shape
+
+student instructor: $(STAMP)
+	$(BIN)/python -m tools.editions $@
+
+otter: $(STAMP)
+	$(BIN)/python -m tools.grading
 
 # Each command may be interrupted and started again; networks and parsers are kept in the cache.
 results: $(STAMP)
