@@ -43,11 +43,11 @@ TERM = re.compile(r"^\* \*\*([^*]+)\*\*: (.+(?:\n  .+)*)", re.MULTILINE)
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"^( *)```.*?^\1```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
-_MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.DOTALL)
+_MATH = re.compile(r"\$\$(.+?)\$\$|\$(?=\S)((?:[^$\n]|\n(?!\n))+?)(?<=\S)\$", re.DOTALL)
 _ARROW = re.compile(r"^\s*(\w+) --> (\w+)$", re.MULTILINE)
 _IMAGE = re.compile(r'<img alt="([^"]*)" src="data:image/(png|svg\+xml);base64,([^"]+)"[^>]*>')
 _KEPT = re.compile(  # where no term is linked: code, formulas, links, pictures, headings, tables
-    r"^```.*?^```$|`[^`\n]+`|<math.*?</math>|!?\[[^\]]*\]\([^)]*\)|^#.*$|^\|.*$", re.MULTILINE | re.DOTALL
+    r"^```.*?^```$|`[^`\n]+`|<math.*?</math>|!?\[[^\]]*\]\([^)]*\)|^[#|][^\n]*$", re.MULTILINE | re.DOTALL
 )
 
 
@@ -201,6 +201,8 @@ def stage(source: Path, executed: Path) -> None:
     for path in (*pictures, *drawn):
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, source / path)
+    for path in drawn:
+        shutil.copy(ROOT / path, figure_folder)  # for the slides
     for name in ("conf.py", "index.md", "book.css"):
         shutil.copy(ROOT / "docs" / "book" / name, source / ("_static" if name.endswith(".css") else ".") / name)
     known = terms((ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))

@@ -34,6 +34,7 @@ a {{ color: #0b57d0 }}
 </html>
 """
 _IMAGE = re.compile(r'<img alt="([^"]*)" src="([^"]+)"')
+_DRAWING = re.compile(r"!\[([^\]]+)\]\(([^)\s:]+)\)")
 
 
 class _Renderer(IPythonRenderer):
@@ -65,6 +66,8 @@ def _slides(notebook: NotebookNode, pictures: str) -> Iterator[tuple[str, str, s
                     yield heading, words, picture
                 heading, words, picture = found[1], "", ""
             words = words or first_sentence(cell.source)
+            if not picture and (drawing := _DRAWING.search(cell.source)):
+                picture = _tag(html.escape(" ".join(drawing[1].split())), drawing[2], pictures)
         elif "solution" not in cell.metadata.get("tags", []):
             picture = picture or _picture(cell, pictures)
     yield heading, words, picture
@@ -73,18 +76,23 @@ def _slides(notebook: NotebookNode, pictures: str) -> Iterator[tuple[str, str, s
 def _picture(cell: NotebookNode, pictures: str) -> str:
     for output in cell.get("outputs", []):
         if found := _IMAGE.search(output.get("data", {}).get("text/html", "")):
-            return f'<img alt="{found[1]}" src="{pictures}{found[2].split("/")[-1]}">'
+            return _tag(found[1], found[2], pictures)
     return ""
 
 
+def _tag(alt: str, path: str, pictures: str) -> str:
+    return f'<img alt="{alt}" src="{pictures}{path.split("/")[-1]}">'
+
+
 def first_sentence(text: str) -> str:
-    """The first sentence of a text in Markdown that is no heading, list, table, picture, badge or code."""
+    """The sentence of a text's first paragraph that has bold words, or its first one; no list, table, badge or code."""
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     for block in re.split(r"\n\s*\n", text):
         lines = [line for line in block.splitlines() if not re.match(r"\s*(#|\||\*\s|\d+\.\s|!|\[!|<|>|\$\$)", line)]
         words = " ".join(" ".join(lines).split())
         if words and not words.startswith(("**Afterwards", "**Time", "**Needs")):
-            return re.split(r"(?<=[.!?:])\s", words)[0]
+            sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z*])", words)
+            return next((each for each in sentences if "**" in each), sentences[0])
     return ""
 
 

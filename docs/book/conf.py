@@ -3,16 +3,21 @@
 project = "wsfp"
 author = "the authors of wsfp"
 copyright = "2026, the authors of wsfp; texts and figures CC BY 4.0, code MIT"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "sphinx_book_theme"
 html_title = "wsfp: weakly supervised face parsing"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_extra_path = ["_extra"]
-html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False}
+html_theme_options = {
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "navbar_persistent": [],
+}
 html_show_sourcelink = False
 
-myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_enable_extensions: list[str] = []  # formulas are MathML already
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # tools/run_notebooks.py has run them
 nb_render_image_options = {"alt": ""}
@@ -21,4 +26,4 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True
 # Cross-references of docstrings name things as their module does, not by their full path.
-suppress_warnings = ["ref.python", "myst.xref_missing", "mystnb.mime_priority"]
+suppress_warnings = ["ref.python"]
