@@ -13,7 +13,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export HF_HUB_OFFLINE := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test lab notebooks student instructor otter results
+.PHONY: help setup tutorial test lab notebooks student instructor otter book book-links results
 
 help:
 	@echo "make setup      create .venv and install the course into it (a few minutes, needs a network)"
@@ -24,6 +24,7 @@ help:
 	@echo "make student    notebooks without solutions, in build/student"
 	@echo "make instructor notebooks with answers, minutes and typical mistakes, in build/instructor"
 	@echo "make otter      masters for otter-grader, in build/otter"
+	@echo "make book       the book, in build/book/html (after make tutorial; needs a network the first time)"
 	@echo "make results    measure everything in docs/results again, from a clean commit (about 5 hours on two cores)"
 
 setup: $(STAMP)
@@ -62,6 +63,14 @@ student instructor: $(STAMP)
 
 otter: $(STAMP)
 	$(BIN)/python -m tools.grading
+
+book: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[book]'
+	$(BIN)/python -m tools.book
+
+# Needs a network: does every link that leads out of the book lead somewhere?
+book-links: book
+	$(BIN)/python -m sphinx -b linkcheck -q build/book/source build/book/links
 
 # Each command may be interrupted and started again; networks and parsers are kept in the cache.
 results: $(STAMP)

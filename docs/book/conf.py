@@ -9,12 +9,12 @@ html_title = "wsfp: weakly supervised face parsing"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_extra_path = ["_extra"]
+# One level in the sidebar and a plain field for the search: the theme's other ones have no names for screen readers.
 html_theme_options = {
-    "show_toc_level": 2,
-    "use_download_button": False,
-    "use_fullscreen_button": False,
-    "navbar_persistent": [],
-}
+    "show_toc_level": 2, "max_navbar_depth": 1, "navbar_persistent": [],
+    "use_download_button": False, "use_fullscreen_button": False,
+}  # fmt: skip
+html_sidebars = {"**": ["navbar-logo.html", "search-field.html", "sbt-sidebar-nav.html"]}
 html_show_sourcelink = False
 
 myst_enable_extensions: list[str] = []  # formulas are MathML already
