@@ -13,7 +13,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export HF_HUB_OFFLINE := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test lab notebooks results
+.PHONY: help setup tutorial test lab notebooks student instructor otter book book-links results
 
 help:
 	@echo "make setup      create .venv and install the course into it (a few minutes, needs a network)"
@@ -21,6 +21,10 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make test       style checks, unit tests, and the notebooks as tests"
 	@echo "make notebooks  write notebooks/*.ipynb from notebooks/src/*.py, and the repository's address where it is named"
+	@echo "make student    notebooks without solutions, in build/student"
+	@echo "make instructor notebooks with answers, minutes and typical mistakes, in build/instructor"
+	@echo "make otter      masters for otter-grader, in build/otter"
+	@echo "make book       the book, in build/book/html (after make tutorial; needs a network the first time)"
 	@echo "make results    measure everything in docs/results again, from a clean commit (about 5 hours on two cores)"
 
 setup: $(STAMP)
@@ -52,6 +56,21 @@ lab: $(STAMP)
 notebooks: $(STAMP)
 	$(BIN)/python -m tools.address
 	$(BIN)/python -m tools.notebooks
+	$(BIN)/python -m tools.shape
+
+student instructor: $(STAMP)
+	$(BIN)/python -m tools.editions $@
+
+otter: $(STAMP)
+	$(BIN)/python -m tools.grading
+
+book: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[book]'
+	$(BIN)/python -m tools.book
+
+# Needs a network: does every link that leads out of the book lead somewhere?
+book-links: book
+	$(BIN)/python -m sphinx -b linkcheck -q build/book/source build/book/links
 
 # Each command may be interrupted and started again; networks and parsers are kept in the cache.
 results: $(STAMP)

@@ -9,6 +9,7 @@ import hashlib
 import re
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jupytext
@@ -34,14 +35,15 @@ _MARKER = re.compile(r"^[ \t]*# (BEGIN|END) SOLUTION\n?", re.MULTILINE)
 _CHECK = re.compile(r'^with checking\(("[^"]+")\):$', re.MULTILINE)
 
 
-def build(source: Path) -> NotebookNode:
+def build(source: Path, expand: Callable[[list[NotebookNode], Path], list[NotebookNode]] | None = None) -> NotebookNode:
     """Notebook of one ``py:percent`` source: no outputs, the same bytes every time.
 
-    Raises :class:`InputError` when an exercise lacks its solution block or its check, and when a number of the prose is
-    in no results file.
+    ``expand`` makes of the cells, exercises among them, what is wanted (by default :func:`expand_exercises`).  Raises
+    :class:`InputError` when an exercise lacks its solution block or its check, and when a number of the prose is in no
+    results file.
     """
     text = source.read_text(encoding="utf-8")
-    cells = _expand_exercises(jupytext.reads(text, fmt="py:percent").cells, source)
+    cells = (expand or expand_exercises)(jupytext.reads(text, fmt="py:percent").cells, source)
     for cell in cells:
         if cell.cell_type == "markdown":
             where = _place(cell, source)
@@ -86,7 +88,7 @@ def _number_of(found: re.Match, where: str) -> str:
     return summary(values)
 
 
-def _expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:
+def expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:
     """Each exercise and the check after it become three cells: exercise with a gap, check, folded solution."""
     expanded, waiting = [], None
     for cell in cells:

@@ -1,5 +1,6 @@
 """Section 3 of the paper, in reading order: cooccurrence, ccd, vit, tcd, train, fcam, pseudo.
 
+======  =======================  ===============================================
 Eq. 1   ccd.judge                which candidate box of a component is accepted
 Eq. 2   ccd.mask_image           the picture without the masked components
 Eq. 3   vit.Projector            class tokens in the space of the texts
@@ -16,4 +17,5 @@ Eq. 13  tcd.negative_background  background away from the component's text
 Eq. 14  tcd.negative             the three together
 Eq. 15  tcd.regularisation       the area of the maps
 Eq. 16  tcd.total                the overall objective
+======  =======================  ===============================================
 """

@@ -1,0 +1,105 @@
+"""Write masters for otter-grader, from the notebooks' one source and with the notebooks' own checks.
+
+usage: python -m tools.grading    build/otter/NAME/NAME.ipynb for every notebook
+
+Then, with `pip install otter-grader`, for a class (CONTRIBUTING and the instructor guide say more):
+
+    otter assign build/otter/NAME/NAME.ipynb build/otter/NAME/dist    the students' notebook and the autograder
+    otter run -a build/otter/NAME/dist/autograder/*.zip SUBMISSION    the grade of one submission, without Docker
+
+Students need no otter-grader: in their notebook each question keeps its check.
+"""
+
+import ast
+import builtins
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_raw_cell
+
+from tools.notebooks import NOTEBOOKS, build, expand_exercises
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import atomic_path
+
+BUILD = Path(__file__).parents[1] / "build" / "otter"
+
+
+def master(source: Path) -> NotebookNode:
+    """Master notebook of one source, as ``otter assign`` takes it; raises :class:`InputError` as ``build`` does."""
+    notebook = build(source, _questions)
+    config = {
+        "name": source.stem, "tests": {"ok_format": False}, "init_cell": False, "check_all_cell": False,
+        "export_cell": False, "solutions_pdf": False, "template_pdf": False, "generate": {"pdf": False},
+    }  # fmt: skip
+    notebook.cells.insert(0, _raw("ASSIGNMENT CONFIG", config, id="config"))
+    return notebook
+
+
+def _raw(words: str, content: dict | None = None, **more: str) -> NotebookNode:
+    return new_raw_cell(f"# {words}\n{yaml.safe_dump(content) if content else ''}".strip(), **more)
+
+
+def _questions(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:
+    """Each exercise and the check after it become a question of otter-grader, and the check follows once more."""
+    expand_exercises([NotebookNode(cell) for cell in cells], source)  # refuses what is malformed
+    found: list[NotebookNode] = []
+    for cell, following in zip(cells, [*cells[1:], None], strict=True):
+        if "exercise" not in cell.metadata.get("tags", []):
+            found.append(cell)
+            continue
+        name = question_name(following.source)
+        found += [
+            _raw("BEGIN QUESTION", {"name": name, "points": 1, "check_cell": False}),
+            _raw("BEGIN SOLUTION"), new_code_cell(cell.source), _raw("END SOLUTION"),
+            _raw("BEGIN TESTS"), new_code_cell(test_function(name, following.source)), _raw("END TESTS"),
+            _raw("END QUESTION"),
+        ]  # fmt: skip
+    return found
+
+
+def question_name(check: str) -> str:
+    """``exercise_1`` for a check of ``Exercise 1``."""
+    title = re.search(r'checking\("([^"]+)"', check)[1]
+    return re.sub(r"\W+", "_", title).strip("_").lower()
+
+
+def test_function(name: str, check: str) -> str:
+    """The body of a check as a test function of otter-grader, whose arguments are what it takes from the notebook."""
+    (block,) = [node for node in ast.parse(check).body if isinstance(node, ast.With)]
+    body = ast.Module(block.body, [])
+    names = [node for node in ast.walk(body) if isinstance(node, ast.Name)]
+    made = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+    made |= {node.arg for node in ast.walk(body) if isinstance(node, ast.arg)}
+    needed = sorted({node.id for node in names} - made - set(dir(builtins)))
+    lines = "\n".join(f"    {line}" for line in ast.unparse(body).splitlines())
+    return f"def test_{name}({', '.join(needed)}):\n{lines}"
+
+
+def write(folder: Path = BUILD, notebooks: Path = NOTEBOOKS) -> list[Path]:
+    """Write the master of every notebook into a folder of its own."""
+    written = []
+    for source in sorted((notebooks / "src").glob("*.py")):
+        path = folder / source.stem / f"{source.stem}.ipynb"
+        with atomic_path(path) as part:
+            part.write_text(nbformat.writes(master(source)) + "\n", encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        paths = write()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{len(paths)} masters in {BUILD}; next: otter assign {paths[0]} {paths[0].parent / 'dist'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
