@@ -328,6 +328,27 @@ def test_a_photograph_may_have_any_name(folder, tmp_path, name):
     str(report).encode()
 
 
+def test_only_a_parser_that_the_command_loads_itself_is_fast(folder, tmp_path, monkeypatch):
+    photograph().save(folder / "a.jpg")
+    given, loaded = Grey(), Grey()
+    monkeypatch.setattr(module, "load_parser", lambda _: loaded)
+    parse_photographs(folder, tmp_path / "given", given)
+    parse_photographs(folder, tmp_path / "loaded", "weak")
+    assert loaded.fast and not given.fast
+
+
+def test_what_cannot_be_written_beside_the_network_ends_the_call(folder, tmp_path, monkeypatch):
+    for k in range(3):
+        photograph().save(folder / f"{k}.png")
+
+    def refuse(path, *_):
+        raise InputError(f"could not write {path}")
+
+    monkeypatch.setattr(module, "write_index_png", refuse)
+    with pytest.raises(InputError, match=r"could not write .*0\.png"):
+        parse_photographs(folder, tmp_path / "out", Grey())
+
+
 def two_faces(name):
     pictures = {"a": np.array(photograph(64, 64)), "b": np.array(photograph(48, 48))}
     return WeakFaces(name, list(pictures), pictures.get, np.ones((2, 18)), framed=name != "photographs"), pictures
