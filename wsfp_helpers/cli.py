@@ -300,6 +300,18 @@ def export(
 
 
 @app.command()
+def page(
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page.")],
+    weights: Annotated[str, typer.Option(help="How weights are stored: float16, float32 or int8.")] = "float16",
+) -> None:
+    """Write a web page in which both parsers run; no photograph leaves it, and any web server can serve it."""
+    from wsfp_helpers.parsing.page import write_page
+
+    agreement = write_page(out, weights)
+    typer.echo(f"{agreement}\nto look at it: python {out / 'serve.py'}")
+
+
+@app.command()
 def predict(
     parser: Annotated[str, typer.Option(help="weak, supervised, or a parser.safetensors of wsfp parser.")],
     out: Annotated[Path, typer.Option(help="Folder for the label maps; the same command in it goes on.")],
