@@ -38,6 +38,8 @@ SHEETS = "sheets"
 UNFINISHED = "unfinished.jsonl"
 """What a call has done so far; it goes on from there after a kill, and removes the file at its end."""
 PER_SHEET = 20
+FILMS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+"""Ends of names of video files, which get a sentence of their own."""
 SURE = 0.75
 """A photograph whose face has less mean confidence than this in the closest look gets a warning."""
 
@@ -56,6 +58,16 @@ class ParseReport:
     sheets: list[Path] = field(default_factory=list)
     warnings: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, dict] = field(default_factory=dict)
+    """By photograph's name and class: ``area``, its share of the picture, and ``confidence``, the mean there."""
+
+    def as_dict(self) -> dict:
+        """Everything by photograph's name, for a JSON file."""
+        photographs = {
+            name: {"map": path.name, "warning": self.warnings.get(name, ""), "parts": parts}
+            for path, (name, parts) in zip(self.written, self.parts.items(), strict=True)
+        }
+        return {"photographs": photographs, "failed": self.failed, "skipped": self.skipped}
 
     def __str__(self) -> str:
         lines = [f"{len(self.written)} label maps written, to look at: {', '.join(map(str, self.sheets)) or 'none'}"]
@@ -106,26 +118,29 @@ def parse_photographs(source: str | Path, out: str | Path, parser: str | Path | 
 def _parse_all(photographs: list[Path], out: Path, parser: FaceParser, report: ParseReport) -> None:
     settings, progress, tiles = {"parser": fingerprint(parser.network)}, out / UNFINISHED, []
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in photographs]
-    call = key_of({"photographs": facts, **settings})
+    call = key_of({"photographs": facts, "rows": "with parts", **settings})
     done = _done_before(progress, call)
     first = next((row["sheet"] for row in done.values()), None) or _free_number(out / SHEETS)
 
-    def finish(photograph: Path, image: np.ndarray, parsed: Parsed | None) -> tuple[Path, str, Image.Image]:
+    def finish(photograph: Path, image: np.ndarray, parsed: Parsed | None) -> tuple[Path, dict, Image.Image]:
         path = out / f"{photograph.stem}.png"
         if parsed is None:
-            label_map, doubt = read_label_map(path, len(CELEBAMASK)), done[photograph.name]["warning"]
+            label_map, row = read_label_map(path, len(CELEBAMASK)), done[photograph.name]
         else:
-            label_map, doubt = parsed.label_map()[0], find_doubt(parsed, image)
+            label_map, confidence = parsed.label_map()
+            row = {"call": call, "sheet": first, "photograph": photograph.name, "warning": find_doubt(parsed, image)}
+            row["parts"] = measure_parts(label_map, confidence)
             write_index_png(path, label_map, PALETTE)
-            append_row(progress, {"call": call, "sheet": first, "photograph": photograph.name, "warning": doubt})
-        return path, doubt, _tile(image, label_map, photograph.name, doubt)
+            append_row(progress, row)
+        return path, row, _tile(image, label_map, photograph.name, row["warning"])
 
-    def take(photograph: Path, finished: tuple[Path, str, Image.Image]) -> None:
+    def take(photograph: Path, finished: tuple[Path, dict, Image.Image]) -> None:
         nonlocal tiles
-        path, doubt, tile = finished
+        path, row, tile = finished
         report.written.append(path)
-        if doubt:
-            report.warnings[photograph.name] = doubt
+        report.parts[photograph.name] = row["parts"]
+        if row["warning"]:
+            report.warnings[photograph.name] = row["warning"]
         tiles.append(tile)
         if len(tiles) == PER_SHEET:
             report.sheets.append(_write_sheet(tiles, _sheet_path(out / SHEETS, first + len(report.sheets))))
@@ -200,9 +215,26 @@ def find_photographs(source: str | Path) -> tuple[list[Path], list[str]]:
     source = existing(source, "photograph or folder")
     files = [source] if source.is_file() else [p for p in source.iterdir() if p.is_file() and p.name[0] != "."]
     found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    if not found and (films := [path.name for path in files if path.suffix.lower() in FILMS]):
+        raise InputError(
+            f"{films[0]} is a film: expected photographs; take single pictures out of it, say with "
+            f"ffmpeg -i {films[0]} -vf fps=1 frames/%04d.jpg"
+        )
     if not found:
         raise InputError(f"no photographs at {source}: expected {', '.join(SUFFIXES)} files; convert others to JPEG")
     return found, sorted(path.name for path in files if path.suffix.lower() not in SUFFIXES)
+
+
+def measure_parts(label_map: np.ndarray, confidence: np.ndarray) -> dict[str, dict[str, float]]:
+    """Of each class in a map ``(H, W)`` uint8: ``area``, its share of the pixels, and its mean ``confidence``."""
+    counts = np.bincount(label_map.reshape(-1), minlength=len(CELEBAMASK))
+    sums = np.bincount(label_map.reshape(-1), confidence.reshape(-1), len(CELEBAMASK))
+    return {
+        CELEBAMASK.classes[k]: {
+            "area": round(float(counts[k] / label_map.size), 6), "confidence": round(float(sums[k] / counts[k]), 4)
+        }
+        for k in np.flatnonzero(counts)
+    }  # fmt: skip
 
 
 def find_doubt(parsed: Parsed, image: np.ndarray) -> str:
