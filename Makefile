@@ -59,6 +59,7 @@ results: $(STAMP)
 	for what in detector eq1 speed; do $(BIN)/python scripts/measure_ccd.py $$what docs/results || exit 1; done
 	$(BIN)/python -m tools.bench --results docs/results
 	$(BIN)/python -m tools.bench --pairs 30000 --results docs/results
+	$(BIN)/python -m tools.bench --evaluate --results docs/results
 	for table in table3 table4 fig6 vlm sums tuned mended; do \
 	    $(BIN)/wsfp ablate $$table --results docs/results || exit 1; done
 	for table in variants sweep eyes blocks; do \
