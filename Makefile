@@ -79,6 +79,7 @@ results: $(STAMP)
 	for what in detector eq1 speed; do $(BIN)/python scripts/measure_ccd.py $$what docs/results || exit 1; done
 	$(BIN)/python -m tools.bench --results docs/results
 	$(BIN)/python -m tools.bench --pairs 30000 --results docs/results
+	$(BIN)/python -m tools.bench --evaluate --results docs/results
 	for table in table3 table4 fig6 vlm sums tuned mended; do \
 	    $(BIN)/wsfp ablate $$table --results docs/results || exit 1; done
 	for table in variants sweep eyes blocks; do \
@@ -87,4 +88,5 @@ results: $(STAMP)
 	$(BIN)/python scripts/measure_regions.py steps docs/results
 	$(BIN)/python scripts/measure_regions.py constants docs/results --seeds 0
 	for what in tune run; do $(BIN)/wsfp systems $$what --results docs/results || exit 1; done
+	$(BIN)/python scripts/measure_bfloat16.py docs/results || test $$? = 2  # 2: the processor has none
 	$(BIN)/python scripts/train_parsers.py scores --results docs/results

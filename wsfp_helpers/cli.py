@@ -316,12 +316,19 @@ def parse(
     source: Annotated[Path, typer.Argument(help="A photograph, or a folder of photographs.")],
     out: Annotated[Path, typer.Option(help="Folder for the label maps and the sheets.")],
     parser: Annotated[str, typer.Option(help="weak, supervised, or a parser.safetensors of wsfp parser.")] = "weak",
+    json: Json = None,
 ) -> None:
-    """Parse your own photographs: an index PNG of 19 classes for each, and sheets to look at."""
+    """Parse your own photographs: an index PNG of 19 classes for each, and sheets to look at.
+
+    weak learnt without masks, from lists, words and a detector's boxes; supervised learnt with rendered masks.
+    """
+    from wsfp_helpers.common.files import write_json
     from wsfp_helpers.parsing.photographs import parse_photographs
 
     report = parse_photographs(source, out, parser)
     typer.echo(report)
+    if json is not None:
+        write_json(json, report.as_dict())
     if report.failed:
         raise typer.Exit(1)
 
@@ -340,6 +347,18 @@ def export(
 
     agreement = export_parser(parser, out, weights)
     typer.echo(f"{out}, {out.stat().st_size / 1e6:.1f} MB: {agreement}")
+
+
+@app.command()
+def page(
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the page.")],
+    weights: Annotated[str, typer.Option(help="How weights are stored: float16, float32 or int8.")] = "float16",
+) -> None:
+    """Write a web page in which both parsers run; no photograph leaves it, and any web server can serve it."""
+    from wsfp_helpers.parsing.page import write_page
+
+    agreement = write_page(out, weights)
+    typer.echo(f"{agreement}\nto look at it: python {out / 'serve.py'}")
 
 
 @app.command()

@@ -76,3 +76,17 @@ def test_without_git_or_its_folder_nothing_is_known(repository, tmp_path, monkey
 
 def test_an_absent_package_has_no_version():
     assert machine.version("no-such-package") is None and machine.version("pytest") == pytest.__version__
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("sse avx512_bf16", True), ("amx_bf16 amx_tile", True), ("avx512f avx512_vnni", False), (None, False)],
+)
+def test_bfloat16_is_taken_only_where_the_processor_multiplies_it(monkeypatch, flags, expected):
+    def read(self, **_):
+        if flags is None:
+            raise FileNotFoundError(self)
+        return f"model name\t: X\nflags\t\t: fpu {flags}\n"
+
+    monkeypatch.setattr(machine.Path, "read_text", read)
+    assert machine.multiplies_bfloat16() is expected

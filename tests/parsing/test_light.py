@@ -6,10 +6,12 @@ import torch
 from fixtures import PARSER, TinyTrunk, block_faces, tiny_parser
 
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.pictures import flip_image
+from wsfp_helpers.common.pictures import flip_image, to_tensor
 from wsfp_helpers.labels import CELEBAMASK
+from wsfp_helpers.nets.trunk import Trunk
+from wsfp_helpers.parsing import light
 from wsfp_helpers.parsing.fit import segmentation_loss
-from wsfp_helpers.parsing.light import Copies, LightDecoder, ParserConfig, make_copies
+from wsfp_helpers.parsing.light import Copies, LightDecoder, LightParser, ParserConfig, make_copies
 
 
 @pytest.fixture
@@ -79,3 +81,20 @@ def test_flip_averaging_makes_a_mirrored_picture_give_the_mirrored_map(parser):
     mirrored = parser.probabilities(flip_image(picture)[None])[0]
     torch.testing.assert_close(mirrored, straight.flip(-1)[torch.from_numpy(CELEBAMASK.flip)])
     torch.testing.assert_close(straight.sum(0), torch.ones(32, 32))
+
+
+def test_a_fast_parser_answers_nearly_the_same_and_others_in_float32(monkeypatch):
+    monkeypatch.setattr(light, "multiplies_bfloat16", lambda: True)
+    torch.manual_seed(0)
+    trunk = Trunk(blocks=1, size=64)
+    parser = LightParser(LightDecoder(PARSER, trunk.width), trunk, PARSER)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    exact = parser.probabilities(pictures)
+    images = to_tensor(pictures)
+    tokens = trunk(trunk.prepare(torch.cat([images, images.flip(-1)])))
+    torch.testing.assert_close(parser.probabilities(pictures, tokens=tokens), exact, atol=0, rtol=0)
+    parser.fast = True
+    fast = parser.probabilities(pictures)
+    assert not torch.equal(fast, exact) and (fast - exact).abs().max() < 0.02
+    monkeypatch.setattr(light, "multiplies_bfloat16", lambda: False)
+    torch.testing.assert_close(parser.probabilities(pictures), exact, atol=0, rtol=0)

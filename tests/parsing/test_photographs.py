@@ -328,6 +328,51 @@ def test_a_photograph_may_have_any_name(folder, tmp_path, name):
     str(report).encode()
 
 
+def test_areas_and_confidences_of_the_parts_add_up(folder, tmp_path):
+    photograph(60, 40, (15, 45), (10, 30)).save(folder / "a.png")
+    Image.new("RGB", (60, 40), "orange").save(folder / "b.png")
+    (folder / "c.png").write_bytes(b"no picture")
+    said = parse_photographs(folder, tmp_path / "out", Grey()).as_dict()
+    assert list(said["photographs"]) == ["a.png", "b.png"] and list(said["failed"]) == ["c.png"]
+    parts = said["photographs"]["a.png"]["parts"]
+    labels = read_label_map(tmp_path / "out" / "a.png", 19)
+    assert parts["skin"]["area"] == pytest.approx((labels == 1).mean(), abs=1e-6)
+    assert sum(part["area"] for part in parts.values()) == pytest.approx(1, abs=1e-5)
+    assert 0.5 < parts["skin"]["confidence"] < 0.96 and set(parts) == {"background", "skin"}
+    assert said["photographs"]["b.png"]["warning"].startswith("hardly any contrast")
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "Clip.MOV"])
+def test_a_film_is_refused_with_the_way_to_pictures(folder, tmp_path, name):
+    (folder / name).write_bytes(b"x")
+    for source in (folder, folder / name):
+        with pytest.raises(InputError, match=rf"{name} is a film.*ffmpeg -i {name}"):
+            parse_photographs(source, tmp_path / "out", Grey())
+    photograph().save(folder / "a.jpg")
+    assert parse_photographs(folder, tmp_path / "out", Grey()).skipped == [name]
+
+
+def test_only_a_parser_that_the_command_loads_itself_is_fast(folder, tmp_path, monkeypatch):
+    photograph().save(folder / "a.jpg")
+    given, loaded = Grey(), Grey()
+    monkeypatch.setattr(module, "load_parser", lambda _: loaded)
+    parse_photographs(folder, tmp_path / "given", given)
+    parse_photographs(folder, tmp_path / "loaded", "weak")
+    assert loaded.fast and not given.fast
+
+
+def test_what_cannot_be_written_beside_the_network_ends_the_call(folder, tmp_path, monkeypatch):
+    for k in range(3):
+        photograph().save(folder / f"{k}.png")
+
+    def refuse(path, *_):
+        raise InputError(f"could not write {path}")
+
+    monkeypatch.setattr(module, "write_index_png", refuse)
+    with pytest.raises(InputError, match=r"could not write .*0\.png"):
+        parse_photographs(folder, tmp_path / "out", Grey())
+
+
 def two_faces(name):
     pictures = {"a": np.array(photograph(64, 64)), "b": np.array(photograph(48, 48))}
     return WeakFaces(name, list(pictures), pictures.get, np.ones((2, 18)), framed=name != "photographs"), pictures

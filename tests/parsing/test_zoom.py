@@ -23,9 +23,12 @@ def test_any_size_gets_a_map_of_its_size(parser, size):
     assert labels.dtype == np.uint8 and labels.max() < 19 and 0 < confidence.min() <= confidence.max() <= 1
 
 
-def test_enlarging_in_strips_equals_enlarging_at_once():
+@pytest.mark.parametrize("coarse", [False, True])
+def test_enlarging_in_strips_equals_enlarging_at_once(coarse):
     probability = torch.randn(19, 13, 17, generator=torch.Generator().manual_seed(0)).softmax(0)
-    size = (1101, 467)  # three strips of at most 450 rows
+    if coarse:  # most neighbours have the same class
+        probability = F.interpolate(probability[None, :, :3, :2], (90, 70), mode="bicubic").softmax(1)[0]
+    size = (2203, 967)  # three strips of at most 1,034 rows
     parsed = Parsed(probability, size)
     best, index = F.interpolate(probability[None], size, mode="bilinear", align_corners=False)[0].max(0)
     labels, confidence = parsed.label_map()

@@ -92,6 +92,15 @@ def free_memory(where: torch.device) -> int | None:
     return torch.cuda.mem_get_info(where)[0] + unused
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions that multiply bfloat16 numbers; ``False`` where that cannot be told."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -29,7 +29,7 @@ from wsfp_helpers.nets.trunk import Trunk
 from wsfp_helpers.palette import PALETTE
 from wsfp_helpers.parsing.light import LightParser
 from wsfp_helpers.parsing.load import load_parser
-from wsfp_helpers.parsing.zoom import FaceParser, ZoomSettings
+from wsfp_helpers.parsing.zoom import FACE, FaceParser, ZoomSettings
 
 OPSET = 18
 """Version of ONNX's operators: that of ONNX Runtime 1.14 (2023) and later."""
@@ -117,6 +117,7 @@ def metadata(parsers: Mapping[str, LightParser], weights: str) -> dict[str, str]
         "palette": PALETTE.tolist(),
         "mirror": CELEBAMASK.flip.tolist(),
         "looks": asdict(ZoomSettings()),
+        "face": FACE,
         "parsers": {name: parser.facts for name, parser in parsers.items()},
         "weights": weights,
         "licences": LICENCES,

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from wsfp_helpers.common.checkpoints import save_halved
 from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.machine import multiplies_bfloat16
 from wsfp_helpers.common.pictures import resize_label_map, to_tensor
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
@@ -225,7 +226,13 @@ def train_decoder(
 
 
 class LightParser(FaceParser):
-    """A trained decoder with its trunk.  ``facts`` is what its file says of its training."""
+    """A trained decoder with its trunk.  ``facts`` is what its file says of its training.
+
+    With ``fast`` the trunk computes in bfloat16 where the processor multiplies it: 2-3 times faster, and about 1 pixel
+    in 1,000 gets another class.  Nothing that is trained or scored is computed so.
+    """
+
+    fast = False
 
     def __init__(self, network: LightDecoder, trunk: Trunk, config: ParserConfig, facts: dict | None = None) -> None:
         self.network, self.trunk, self.config, self.facts = network.eval(), trunk, config, facts or {}
@@ -247,7 +254,8 @@ class LightParser(FaceParser):
         if flip:
             images = torch.cat([images, images.flip(-1)])
         if tokens is None:
-            tokens = self.trunk(self.trunk.prepare(images))
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.fast and multiplies_bfloat16()):
+                tokens = self.trunk(self.trunk.prepare(images)).float()
         probability = self.network(tokens, images).softmax(1)
         if flip:
             straight, mirrored = probability.chunk(2)

@@ -1,6 +1,7 @@
 """``wsfp parse``: label maps of one's own photographs, and sheets to look at them; ``wsfp predict``: of a test set."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -28,6 +29,7 @@ from wsfp_helpers.data.folder import SUFFIXES
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.palette import PALETTE, paint
+from wsfp_helpers.parsing.light import LightParser
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.parsing.zoom import FaceParser, Parsed, ZoomSettings
 
@@ -37,6 +39,8 @@ SHEETS = "sheets"
 UNFINISHED = "unfinished.jsonl"
 """What a call has done so far; it goes on from there after a kill, and removes the file at its end."""
 PER_SHEET = 20
+FILMS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+"""Ends of names of video files, which get a sentence of their own."""
 SURE = 0.75
 """A photograph whose face has less mean confidence than this in the closest look gets a warning."""
 
@@ -55,6 +59,16 @@ class ParseReport:
     sheets: list[Path] = field(default_factory=list)
     warnings: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, dict] = field(default_factory=dict)
+    """By photograph's name and class: ``area``, its share of the picture, and ``confidence``, the mean there."""
+
+    def as_dict(self) -> dict:
+        """Everything by photograph's name, for a JSON file."""
+        photographs = {
+            name: {"map": path.name, "warning": self.warnings.get(name, ""), "parts": parts}
+            for path, (name, parts) in zip(self.written, self.parts.items(), strict=True)
+        }
+        return {"photographs": photographs, "failed": self.failed, "skipped": self.skipped}
 
     def __str__(self) -> str:
         lines = [f"{len(self.written)} label maps written, to look at: {', '.join(map(str, self.sheets)) or 'none'}"]
@@ -92,7 +106,10 @@ def parse_photographs(source: str | Path, out: str | Path, parser: str | Path | 
     if len(set(stems)) != len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"two photographs in {source} are called {twice!r}, and so would be their maps: rename one")
-    parser = parser if isinstance(parser, FaceParser) else load_parser(parser)
+    if not isinstance(parser, FaceParser):
+        parser = load_parser(parser)
+        if isinstance(parser, LightParser):
+            parser.fast = True
     report = ParseReport(skipped)
     with hold_folder(out):
         _parse_all(photographs, out, parser, report)
@@ -102,39 +119,75 @@ def parse_photographs(source: str | Path, out: str | Path, parser: str | Path | 
 def _parse_all(photographs: list[Path], out: Path, parser: FaceParser, report: ParseReport) -> None:
     settings, progress, tiles = {"parser": fingerprint(parser.network)}, out / UNFINISHED, []
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in photographs]
-    call = key_of({"photographs": facts, **settings})
-    if progress.exists() and not (out / SETTINGS).exists():
-        raise InputError(f"{progress} is not of wsfp parse, which would remove it: rename it or choose another folder")
-    cut_half_row(progress)
-    rows = read_whole_rows(progress, "progress of wsfp parse") if progress.exists() else []
-    done = {row["photograph"]: row for row in rows if row.get("call") == call}
+    call = key_of({"photographs": facts, "rows": "with parts", **settings})
+    done = _done_before(progress, call)
     first = next((row["sheet"] for row in done.values()), None) or _free_number(out / SHEETS)
-    for photograph in tqdm(photographs, desc="parse", unit="photograph", leave=False, disable=len(photographs) == 1):
-        try:
-            image = read_image(photograph)
-        except (InputError, ValueError, MemoryError, Image.DecompressionBombError) as error:
-            report.failed[photograph.name] = str(error)
-            continue
+
+    def finish(photograph: Path, image: np.ndarray, parsed: Parsed | None) -> tuple[Path, dict, Image.Image]:
         path = out / f"{photograph.stem}.png"
-        if photograph.name in done and path.exists():
-            label_map, doubt = read_label_map(path, len(CELEBAMASK)), done[photograph.name]["warning"]
+        if parsed is None:
+            label_map, row = read_label_map(path, len(CELEBAMASK)), done[photograph.name]
         else:
-            parsed = parser.parse(image)
-            label_map, doubt = parsed.label_map()[0], find_doubt(parsed, image)
-            if not report.written:  # only now, so that a call that can read no photograph leaves no folder behind
-                claim_folder(out, settings, "label maps", "*.png")
+            label_map, confidence = parsed.label_map()
+            row = {"call": call, "sheet": first, "photograph": photograph.name, "warning": find_doubt(parsed, image)}
+            row["parts"] = measure_parts(label_map, confidence)
             write_index_png(path, label_map, PALETTE)
-            append_row(progress, {"call": call, "sheet": first, "photograph": photograph.name, "warning": doubt})
+            append_row(progress, row)
+        return path, row, _tile(image, label_map, photograph.name, row["warning"])
+
+    def take(photograph: Path, finished: tuple[Path, dict, Image.Image]) -> None:
+        nonlocal tiles
+        path, row, tile = finished
         report.written.append(path)
-        if doubt:
-            report.warnings[photograph.name] = doubt
-        tiles.append(_tile(image, label_map, photograph.name, doubt))
+        report.parts[photograph.name] = row["parts"]
+        if row["warning"]:
+            report.warnings[photograph.name] = row["warning"]
+        tiles.append(tile)
         if len(tiles) == PER_SHEET:
             report.sheets.append(_write_sheet(tiles, _sheet_path(out / SHEETS, first + len(report.sheets))))
             tiles = []
+
+    before: tuple[Path, Future] | None = None
+    with ThreadPoolExecutor(1) as beside:
+        for photograph, image in _read_ahead(photographs, beside, report):
+            known = photograph.name in done and (out / f"{photograph.stem}.png").exists()
+            parsed = None if known else parser.parse(image)
+            if before is None:  # only now, so that a call that can read no photograph leaves no folder behind
+                claim_folder(out, settings, "label maps", "*.png")
+            else:
+                take(before[0], before[1].result())
+            before = photograph, beside.submit(finish, photograph, image, parsed)
+        if before is not None:
+            take(before[0], before[1].result())
     if tiles:
         report.sheets.append(_write_sheet(tiles, _sheet_path(out / SHEETS, first + len(report.sheets))))
     progress.unlink(missing_ok=True)
+
+
+def _done_before(progress: Path, call: str) -> dict[str, dict]:
+    """What a killed ``call`` has done, by photograph's name."""
+    if progress.exists() and not (progress.parent / SETTINGS).exists():
+        raise InputError(f"{progress} is not of wsfp parse, which would remove it: rename it or choose another folder")
+    cut_half_row(progress)
+    rows = read_whole_rows(progress, "progress of wsfp parse") if progress.exists() else []
+    return {row["photograph"]: row for row in rows if row.get("call") == call}
+
+
+def _read_ahead(
+    photographs: list[Path], beside: ThreadPoolExecutor, report: ParseReport
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """Photographs and their pixels, each read while the caller is busy with the one before."""
+    reading = beside.submit(read_image, photographs[0])
+    alone = len(photographs) == 1
+    for number, photograph in enumerate(tqdm(photographs, "parse", unit="photograph", leave=False, disable=alone), 1):
+        try:
+            image = reading.result()
+        except (InputError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+            report.failed[photograph.name], image = str(error), None
+        if number < len(photographs):
+            reading = beside.submit(read_image, photographs[number])
+        if image is not None:
+            yield photograph, image
 
 
 def predict_set(faces: WeakFaces, out: str | Path, parser: str | Path | FaceParser) -> Path:
@@ -166,9 +219,26 @@ def find_photographs(source: str | Path) -> tuple[list[Path], list[str]]:
     source = existing(source, "photograph or folder")
     files = [source] if source.is_file() else [p for p in source.iterdir() if p.is_file() and p.name[0] != "."]
     found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    if not found and (films := [path.name for path in files if path.suffix.lower() in FILMS]):
+        raise InputError(
+            f"{films[0]} is a film: expected photographs; take single pictures out of it, say with "
+            f"ffmpeg -i {films[0]} -vf fps=1 frames/%04d.jpg"
+        )
     if not found:
         raise InputError(f"no photographs at {source}: expected {', '.join(SUFFIXES)} files; convert others to JPEG")
     return found, sorted(path.name for path in files if path.suffix.lower() not in SUFFIXES)
+
+
+def measure_parts(label_map: np.ndarray, confidence: np.ndarray) -> dict[str, dict[str, float]]:
+    """Of each class in a map ``(H, W)`` uint8: ``area``, its share of the pixels, and its mean ``confidence``."""
+    counts = np.bincount(label_map.reshape(-1), minlength=len(CELEBAMASK))
+    sums = np.bincount(label_map.reshape(-1), confidence.reshape(-1), len(CELEBAMASK))
+    return {
+        CELEBAMASK.classes[k]: {
+            "area": round(float(counts[k] / label_map.size), 6), "confidence": round(float(sums[k] / counts[k]), 4)
+        }
+        for k in np.flatnonzero(counts)
+    }  # fmt: skip
 
 
 def find_doubt(parsed: Parsed, image: np.ndarray) -> str:

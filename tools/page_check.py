@@ -1,0 +1,134 @@
+"""Look at the page of ``wsfp page`` as a person would, in headless Chromium, and hold its maps against Python.
+
+usage: python -m tools.page_check PAGE SHOTS [PHOTOGRAPH]     the example where no photograph is named
+
+Serves the folder PAGE on this machine, parses the photograph, downloads both maps, and prints how many pixels have the
+same class as in Python, how long the answer took, every request after the page was ready, and what the console
+complains of.  Writes screenshots for a desk and a phone to SHOTS.  Exits with 1 when anything is wrong.  Needs chromium
+(CHROMIUM names another one).
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import Page, sync_playwright
+
+from wsfp_helpers.common.pictures import read_image, read_label_map
+from wsfp_helpers.labels import CELEBAMASK
+from wsfp_helpers.parsing.load import SHIPPED_PARSERS, load_parser
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+]  # fmt: skip
+WAIT = 400_000
+"""Milliseconds that loading, or an answer, may take on a busy machine."""
+
+
+@dataclass
+class Seen:
+    """What a visit showed."""
+
+    threads: int = 0
+    said: str = ""
+    doubt: str = ""
+    pointed: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    """Addresses that were asked for after the page was ready."""
+    complaints: list[str] = field(default_factory=list)
+    wide: bool = False
+    """Whether the phone's page is wider than its screen."""
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    """The downloaded maps ``(H, W)`` uint8."""
+
+
+def visit(page: Path, shots: Path, photograph: Path, chromium: str) -> Seen:
+    """Open the page, parse the photograph, use pointer, keyboard and slider, and download both maps."""
+    shots.mkdir(parents=True, exist_ok=True)
+    seen = Seen()
+    with served(page) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, timeout=WAIT)
+        tab = browser.new_page(viewport={"width": 1200, "height": 900})
+        tab.set_default_timeout(WAIT)
+        tab.on("console", lambda message: seen.complaints.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: seen.complaints.append(str(error)))
+        tab.goto(address)
+        tab.wait_for_selector("body[data-ready]", timeout=WAIT)
+        seen.threads = int(tab.get_attribute("body", "data-ready") or 0)
+        # Of the whole browser, workers included; blob: stays inside the page.
+        tab.context.on("request", lambda r: None if r.url.startswith("blob:") else seen.late.append(r.url))
+        tab.context.set_offline(True)
+        tab.set_input_files("#file", photograph)
+        tab.wait_for_selector("body[data-parsed]", timeout=WAIT)
+        seen.said, seen.doubt = tab.inner_text("#status"), tab.inner_text("#doubt")
+        seen.pointed = _point(tab)
+        tab.screenshot(path=shots / "desk.png", full_page=True)
+        for place, name in enumerate(SHIPPED_PARSERS):
+            with tab.expect_download(timeout=WAIT) as download:
+                tab.click(f"[data-place='{place}']")
+            path = shots / download.value.suggested_filename
+            download.value.save_as(path)
+            seen.maps[name] = read_label_map(path, len(CELEBAMASK))
+        tab.set_viewport_size({"width": 390, "height": 800})
+        seen.wide = tab.evaluate("document.documentElement.scrollWidth > innerWidth")
+        tab.screenshot(path=shots / "phone.png", full_page=True)
+        browser.close()
+    return seen
+
+
+def _point(tab: Page) -> list[str]:
+    """What the page says of the middle, of a place to the right of it by keyboard, and after the slider has moved."""
+    tab.hover("#view")
+    said = [tab.inner_text("#point")]
+    tab.focus("#view")
+    tab.keyboard.press("ArrowRight")
+    said.append(tab.inner_text("#point"))
+    tab.focus("#split")
+    tab.keyboard.press("End")
+    tab.hover("#view")
+    said.append(tab.inner_text("#point"))
+    tab.fill("#split", "50")
+    return said
+
+
+@contextlib.contextmanager
+def served(page: Path) -> Iterator[str]:
+    """The page's own server on a free port; yields its address."""
+    server = subprocess.Popen(
+        [sys.executable, "-u", page / "serve.py", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert server.stdout is not None
+    try:
+        yield server.stdout.readline().strip()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def main() -> None:
+    """Run the command line."""
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
+    page, shots = map(Path, sys.argv[1:3])
+    photograph = Path(sys.argv[3]) if len(sys.argv) == 4 else page / "example.jpg"
+    chromium = shutil.which(os.environ.get("CHROMIUM", "chromium"))
+    if chromium is None:
+        sys.exit("chromium is not installed: install it, or let CHROMIUM name another one")
+    seen = visit(page, shots, photograph, chromium)
+    image = read_image(photograph)
+    same = {name: float((load_parser(name).predict(image)[0] == found).mean()) for name, found in seen.maps.items()}
+    print(seen.said, f"{seen.threads} threads", seen.doubt, *seen.pointed, sep="\n")
+    print({name: f"{100 * share:.2f} % of the pixels as in Python" for name, share in same.items()})
+    print(f"requests after loading: {seen.late or 'none'}; console: {seen.complaints or 'no errors'}")
+    sys.exit(bool(seen.late or seen.complaints or seen.wide or min(same.values()) < 0.99))
+
+
+if __name__ == "__main__":
+    main()
