@@ -246,7 +246,12 @@ def browse_errors(sets: Mapping[str, Faces], answers: Mapping[str, Mapping[str, 
         titles = [f"face {i}", f"{parser}: F1 {score:.0f}", "truth", f"wrong: {100 * (answer != truth).mean():.0f} %"]
         show(
             gallery(
-                pictures, titles, f"{world}, number {rank + 1} from the worst", 4, 2.6, np.unique(truth)[1:].tolist()
+                pictures,
+                titles,
+                f"{world}, number {rank + 1} from the worst",
+                4,
+                2.6,
+                [int(k) for k in np.union1d(truth, answer) if k],
             ),
             alt=f"A {world} face, what the {parser} parser says, F1 {score:.0f}, the truth, and the wrong pixels.",
         )
