@@ -296,7 +296,8 @@ ten is a whole face, whose caption names one to three parts of its image-level l
 are a coin toss, because the web uses both the subject's and the viewer's side.""",
         data="""\
 drawings made while training, 21 photographs and pictures that the wheels of scikit-image, scikit-learn and
-  Matplotlib ship (their licences are in those wheels; none shows a person), and the rendered faces""",
+  Matplotlib ship (none shows a person; their licences are in those wheels, and of two that are CC BY 2.0 the authors
+  are danielbuechele, china.jpg, and vultilion, flower.jpg, both on Flickr), and the rendered faces""",
         limits="""\
 It knows the words of faces from few and incomplete captions, and has no reason to tell the parts apart that every face
 has. It cannot tell left from right by design, and never saw a faded picture.""",

@@ -33,7 +33,8 @@ def dense_parts(pool="tok"):
     """Parts for six steps of four of ``tiny_faces``."""
     return Parts(
         build_vit=tiny_vit, trained_vit=lambda disentangled, speed, seed: tiny_vit(seed + 1), vlm=tiny_vlm(),
-        dense=partial(tiny_dense, pool), fcam=FcamConfig(scales=(1.0,)), batch=4, epochs=2,
+        dense=partial(tiny_dense, pool), fcam=FcamConfig(scales=(1.0,)), batch=4, epochs=2, pace=1.0,
+        backbone_lr=0.1,
     )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ def tiny_parts(**changes: object) -> Parts:
     return Parts(
         build_vit=lambda seed: tiny_vit(seed, **changes),
         trained_vit=lambda disentangled, lr, seed: tiny_vit(seed + 1, **changes),
-        vlm=tiny_vlm(), dense=lambda: None, fcam=FcamConfig(scales=(1.0,)), batch=4, epochs=2,
+        vlm=tiny_vlm(), dense=lambda: None, fcam=FcamConfig(scales=(1.0,)), batch=4, epochs=2, pace=1.0,
+        backbone_lr=0.1,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 from fixtures import CELEBA_COUNTS, make_celebamask
 from typer.testing import CliRunner
 
-from wsfp_helpers import cli
+from wsfp_helpers import cli, profiles
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import write_index_png
+from wsfp_helpers.method.fcam import FcamConfig
 from wsfp_helpers.palette import PALETTE
 
 
@@ -62,6 +64,9 @@ def test_help_needs_no_torch():
         ["train", "--out"],
         ["parse", "a", "b", "--out", "x"],
         ["profile", "embedded", "frl"],
+        ["profile", "--set", "train.batch_size"],
+        ["train", "--out", "x", "--set", "train.batchsize=3"],
+        ["export", "--out", "x", "--weights", "float8"],
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments):
@@ -182,6 +187,42 @@ def test_training_is_the_papers_method_unless_parts_are_turned_off(trained):
     assert (boxes, redraw, mix) == ("shipped", False, False)
     assert ccd.ccd is not None and ccd.train.tcd is None and redrawn
     assert (base.name, base.ccd, base.train.tcd, base.train.seed) == ("frl", None, None, 0)
+
+
+def test_settings_reach_the_training_and_are_said(trained):
+    result = wsfp("train", "--out", "x", "--set", "train.batch_size=35", "--set", "train.lr=1e-5", "--no-ccd")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == ["train.batch_size: 35 (not 8)", "train.lr: 1e-05 (not 0.002)"]
+    ((config, *_),) = trained
+    assert (config.train.batch_size, config.train.lr, config.ccd) == (35, 1e-5, None)
+
+
+@pytest.mark.parametrize(
+    ("command", "stage"),
+    [
+        (["ccd", "--out", "o"], "run_ccd"), (["regions", "--fcams", "f", "--out", "o"], "run_regions"),
+        (["parser", "--labels", "l", "--out", "o"], "run_parser"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_reach_every_stage_that_has_a_profile(command, stage, monkeypatch):
+    seen = []
+    monkeypatch.setattr(f"wsfp_helpers.stages.{stage}", lambda config, *_, **__: seen.append(config.theta))
+    assert wsfp(*command, "--set", "theta=0.25").exit_code == 0
+    assert seen == [0.25]
+
+
+def test_the_settings_of_a_run_can_be_read_with_others(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("wsfp_helpers.stages.read_run", lambda folder: profiles.profile("embedded"))
+    monkeypatch.setattr("wsfp_helpers.stages.run_fcam", lambda *arguments: seen.append(arguments[-1]) or [])
+    assert wsfp("fcam", "--run", "r", "--out", "o", "--set", "fcam.scales=[1.0, 0.5]").exit_code == 0
+    assert seen == [replace(profiles.profile("embedded"), fcam=FcamConfig((1.0, 0.5), variant="patch", affinity=False))]
+
+
+def test_a_profile_is_printed_with_its_settings():
+    result = wsfp("profile", "paper", "--set", "train.tcd=null")
+    assert "    tcd                  None" in result.stdout.splitlines()
 
 
 def test_the_full_size_method_needs_boxes_of_its_pictures(tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms: written by python -m tools.architecture -->\n", "<!-- end of rooms -->"
 
 LAYERS = (
-    ("common",), ("labels", "nets"), ("palette",), ("data",), ("detect",), ("method", "notebook"), ("parsing", "score"),
-    ("profiles", "systems"), ("stages",), ("tooling",), ("cli",),
+    ("common",), ("labels", "nets"), ("palette",), ("data",), ("detect",), ("method",), ("parsing", "score"),
+    ("profiles", "systems"), ("stages",), ("notebook",), ("tooling",), ("cli",),
 )  # fmt: skip
 """Rooms from the ground up: a room imports from lower layers only."""
 

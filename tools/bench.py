@@ -2,6 +2,7 @@
 
 usage: python -m tools.bench [--results FOLDER]                  three rows, under two minutes on two cores
        python -m tools.bench --pairs 30000 [--results FOLDER]    evaluate so many label pairs, and watch memory
+       python -m tools.bench --evaluate [--results FOLDER]       wsfp evaluate beside a plain loop, idle and busy
 
 Three rows, ``tcd_step``, ``fcam_extraction`` and ``confusion_matrix``, each with the ratio of the median times
 (``speedup``), the worst difference between the results (``max_abs_diff``) and the memory that each side adds.  Both
@@ -11,9 +12,12 @@ sides take turns, after a warm-up, so that a busy machine slows both.
 import argparse
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -24,11 +28,13 @@ import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from tools.reference import counts_by_class, fcam_by_views, tcd_by_pairs
 from wsfp_helpers.common.errors import InputError, exit_on_bad_input
-from wsfp_helpers.common.pictures import to_tensor
+from wsfp_helpers.common.machine import cpu_count
+from wsfp_helpers.common.pictures import resize_label_map, to_tensor, write_index_png
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import CELEBAMASK, IGNORE, PROMPTS
 from wsfp_helpers.method.fcam import extract
@@ -36,8 +42,10 @@ from wsfp_helpers.method.tcd import Objective, TcdConfig
 from wsfp_helpers.method.vit import Projector, vit_inputs
 from wsfp_helpers.nets.trunk import load_trunk
 from wsfp_helpers.nets.vlm import embedded_model, mini_flip
+from wsfp_helpers.palette import PALETTE
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.score.confusion import confusion, evaluate_pairs
+from wsfp_helpers.score.folders import evaluate_folders
 from wsfp_helpers.tooling.results import row, write_results
 
 
@@ -273,6 +281,58 @@ def stream(pairs: int = 30_000, size: tuple[int, int] = (512, 512), say: Callabl
     return [row(name, "seconds", "s", [seconds]), row(name, "memory_growth", "MB", [growth])]
 
 
+def plain_loop(pred: Path, gt: Path) -> np.ndarray:
+    """Confusion matrix ``(19, 19)`` of two folders of index PNGs, as a short script would count it."""
+    classes = len(CELEBAMASK)
+    matrix = np.zeros((classes, classes), np.int64)
+    for path in sorted(gt.glob("*.png")):
+        truth, prediction = np.array(Image.open(path)), np.array(Image.open(pred / path.name))
+        counted = truth != IGNORE
+        joint = truth[counted].astype(np.int64) * classes + prediction[counted]
+        matrix += np.bincount(joint, minlength=classes**2).reshape(classes, classes)
+    return matrix
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Keep so many processes computing beside this one."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def evaluation(pairs: int = 200, size: int = 512, repeats: int = 10) -> list[Comparison]:
+    """``wsfp evaluate`` of folders against :func:`plain_loop`, alone and beside as many busy processes as cores.
+
+    The maps are rendered ones, enlarged; the predictions are shifted by a few pixels.
+    """
+    faces = synthfaces("celeb/test")
+    with TemporaryDirectory() as folder:
+        pred, gt = Path(folder, "pred"), Path(folder, "gt")
+        for i in range(pairs):
+            truth = resize_label_map(faces.label_map(i % len(faces)), (size, size))
+            write_index_png(gt / f"{i}.png", truth, PALETTE)
+            write_index_png(pred / f"{i}.png", np.roll(truth, (3, 2), (0, 1)), PALETTE)
+
+        def compared(name: str) -> Comparison:
+            return compare(
+                name,
+                lambda: evaluate_folders(pred, gt).matrix,
+                lambda: plain_loop(pred, gt),
+                lambda a, b: float(np.abs(a - b).max()),
+                seconds=60,
+                repeats=repeats,
+            )
+
+        idle = compared(f"evaluate, {pairs} pairs")
+        with busy(cpu_count()):
+            return [idle, compared(f"evaluate, {pairs} pairs, busy")]
+
+
 def run_bench(say: Callable[[str], None] = print) -> list[Comparison]:
     """Measure all three rows, and say a line each."""
     say(f"{torch.get_num_threads()} threads; median times, both sides in turns")
@@ -287,9 +347,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, help="evaluate so many label pairs instead")
+    parser.add_argument("--evaluate", action="store_true", help="time wsfp evaluate beside a plain loop instead")
     parser.add_argument("--results", type=Path, help="also write a results file and its page to this folder")
     chosen = parser.parse_args(arguments)
-    if chosen.pairs is None:
+    if chosen.evaluate:
+        comparisons = evaluation()
+        print(*(one.line() for one in comparisons), sep="\n")
+        rows, name = [each for one in comparisons for each in one.rows()], "evaluate"
+        command = "python -m tools.bench --evaluate"
+    elif chosen.pairs is None:
         rows, name, command = [each for one in run_bench() for each in one.rows()], "bench", "python -m tools.bench"
     else:
         rows, name = stream(chosen.pairs), "stream"

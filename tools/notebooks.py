@@ -117,7 +117,10 @@ def expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookNo
 
 def _gap(block: re.Match) -> str:
     indent = block[1]
-    return f'{indent}raise NotImplementedError("your code here")' if indent else "...  # your code here"
+    if indent:
+        return f'{indent}raise NotImplementedError("your code here")'
+    names = re.findall(r"^(\w+) = ", block[0], re.MULTILINE)
+    return "\n".join(f"{name} = ...  # your answer" for name in names) or "...  # your code here"
 
 
 def _number(cells: list[NotebookNode]) -> None:

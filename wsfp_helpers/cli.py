@@ -11,13 +11,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from wsfp_helpers.common.configs import LAST_SEED
 from wsfp_helpers.common.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from wsfp_helpers.profiles import Profile
 
 
 class _Terminated(KeyboardInterrupt):
@@ -78,6 +81,10 @@ systems = typer.Typer(help="The nine systems that the paper compares.", **OPTION
 app.add_typer(systems, name="systems")
 
 ProfileName = Annotated[str, typer.Option("--profile", help="embedded, frl or paper.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Another value for a setting (wsfp profile); may come again."),
+]
 Part = Annotated[str, typer.Option(help="Data of the profile: train, val or test.")]
 Seed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed of every random choice.")]
 Shard = Annotated[str, typer.Option(help="I/N: this process does share I (from 0) of N.")]
@@ -96,6 +103,25 @@ def _shard(text: str) -> tuple[int, int]:
     if not re.fullmatch("[0-9]{1,6}/[0-9]{1,6}", text) or int(number) >= int(count):
         raise InputError(f"--shard is {text!r}: expected I/N with I from 0 to N - 1, for example 0/4")
     return int(number), int(count)
+
+
+def _profile(name: str, settings: list[str] | None) -> "Profile":
+    """The profile ``name`` with the settings of ``--set``."""
+    from wsfp_helpers.profiles import profile as named
+
+    return _with_settings(named(name), settings)
+
+
+def _with_settings(config: "Profile", settings: list[str] | None) -> "Profile":
+    """A copy of ``config`` with the settings of ``--set``; what they change is said on stderr."""
+    from dataclasses import asdict
+
+    from wsfp_helpers.common.configs import change, differences
+
+    changed = change(config, settings or [])
+    for key, old, new in differences(asdict(config), asdict(changed)):
+        typer.echo(f"{key}: {new} (not {old})", err=True)
+    return changed
 
 
 def _seeds(text: str) -> list[int]:
@@ -122,11 +148,11 @@ def doctor(json: Json = None) -> None:
 
 
 @app.command()
-def profile(name: Annotated[str, typer.Argument(help="embedded, frl or paper.")] = "embedded") -> None:
+def profile(
+    name: Annotated[str, typer.Argument(help="embedded, frl or paper.")] = "embedded", settings: Settings = None
+) -> None:
     """Print every setting of a profile."""
-    from wsfp_helpers import profiles
-
-    typer.echo(profiles.profile(name))
+    typer.echo(_profile(name, settings))
 
 
 @data.command("get")
@@ -176,12 +202,12 @@ def ccd(
     images: Annotated[bool, typer.Option(help="Also write the masked pictures and their labels.")] = False,
     shard: Shard = "0/1",
     seed: Seed = 0,
+    settings: Settings = None,
 ) -> None:
     """Detect components, filter them by Eq. 1, and say what masking does to the labels (section 3.3)."""
-    from wsfp_helpers.profiles import profile as named
     from wsfp_helpers.stages import format_ccd, run_ccd
 
-    report = run_ccd(named(profile), out, part, weights, text_encoder, seed, images, _shard(shard))
+    report = run_ccd(_profile(profile, settings), out, part, weights, text_encoder, seed, images, _shard(shard))
     typer.echo(f"share {shard} is done; run without --shard at the end" if report is None else format_ccd(report))
 
 
@@ -195,6 +221,7 @@ def train(
     redraw: Annotated[bool, typer.Option(help="CCD: draw the masks anew in each epoch.")] = False,
     mix_originals: Annotated[bool, typer.Option(help="CCD: train on the unmasked pictures, too.")] = False,
     seed: Seed = 0,
+    settings: Settings = None,
 ) -> None:
     """Train the class-token network on pictures and image-level labels: DisFaceRep, or parts of it.
 
@@ -207,7 +234,7 @@ def train(
 
     config = named(profile)
     training = replace(config.train, seed=seed, tcd=config.train.tcd if tcd else None)
-    config = replace(config, train=training, ccd=config.ccd if ccd else None)
+    config = _with_settings(replace(config, train=training, ccd=config.ccd if ccd else None), settings)
     typer.echo(run_train(config, out, boxes, redraw, mix_originals))
 
 
@@ -217,11 +244,13 @@ def fcam(
     out: Annotated[Path, typer.Option(help="Folder for the maps.")],
     part: Part = "train",
     shard: Shard = "0/1",
+    settings: Settings = None,
 ) -> None:
     """Extract the activation maps of every picture for the parts on its list (section 3.1)."""
-    from wsfp_helpers.stages import run_fcam
+    from wsfp_helpers.stages import read_run, run_fcam
 
-    typer.echo(f"{len(run_fcam(run, out, part, _shard(shard)))} pictures in {out}")
+    config = _with_settings(read_run(run), settings)
+    typer.echo(f"{len(run_fcam(run, out, part, _shard(shard), config))} pictures in {out}")
 
 
 @app.command()
@@ -246,12 +275,12 @@ def regions(
     profile: ProfileName = "embedded",
     boxes: Boxes = "shipped",
     seed: Seed = 0,
+    settings: Settings = None,
 ) -> None:
     """Make better pseudo labels from labels, boxes and maps, by naming clusters of features (ours, not the paper's)."""
-    from wsfp_helpers.profiles import profile as named
     from wsfp_helpers.stages import run_regions
 
-    typer.echo(run_regions(named(profile), fcams, out, boxes, seed=seed))
+    typer.echo(run_regions(_profile(profile, settings), fcams, out, boxes, seed=seed))
 
 
 @app.command()
@@ -260,12 +289,12 @@ def parser(
     out: Annotated[Path, typer.Option(help="Run directory; the same command in it goes on.")],
     profile: ProfileName = "embedded",
     seed: Seed = 0,
+    settings: Settings = None,
 ) -> None:
     """Train a face parser on pseudo labels; the same weights again need the same number of threads, as in train."""
-    from wsfp_helpers.profiles import profile as named
     from wsfp_helpers.stages import run_parser
 
-    typer.echo(run_parser(named(profile), labels, out, seed))
+    typer.echo(run_parser(_profile(profile, settings), labels, out, seed))
 
 
 @app.command()
@@ -281,6 +310,22 @@ def parse(
     typer.echo(report)
     if report.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The file to write, say parser.onnx.")],
+    parser: Annotated[str, typer.Option(help="weak, supervised, or a parser.safetensors of wsfp parser.")] = "weak",
+    weights: Annotated[str, typer.Option(help="How weights are stored: float16, float32 or int8.")] = "float16",
+) -> None:
+    """Write a parser as one ONNX file that needs no Python: pictures of any size in, probabilities out.
+
+    It holds trunk, decoder, preprocessing, classes, palette, licences and card, and is checked against Python.
+    """
+    from wsfp_helpers.parsing.export import export_parser
+
+    agreement = export_parser(parser, out, weights)
+    typer.echo(f"{out}, {out.stat().st_size / 1e6:.1f} MB: {agreement}")
 
 
 @app.command()
@@ -362,6 +407,24 @@ def systems_tune(
     from wsfp_helpers.tooling.tables import tune
 
     typer.echo(_page(tune(_systems(names), named(profile), boxes, work, results)))
+
+
+@systems.command("train")
+def systems_train(
+    name: Annotated[str, typer.Argument(help="A system (wsfp systems list).")],
+    profile: ProfileName = "embedded",
+    seed: Seed = 0,
+    boxes: Boxes = "shipped",
+    work: Work = None,
+) -> None:
+    """Train one system and label its training set; prints the folder of the label maps, for wsfp parser --labels."""
+    from wsfp_helpers.common.cache import cache_dir
+    from wsfp_helpers.profiles import profile as named
+    from wsfp_helpers.stages import label_faces, run_system
+
+    (known,), config = _systems([name]), named(profile)
+    system, run = run_system(known, config, work or cache_dir(), boxes, seed=seed)
+    typer.echo(label_faces(system, config.faces("train").weak, run))
 
 
 @systems.command("run")

@@ -52,7 +52,7 @@ from wsfp_helpers.method import ccd
 from wsfp_helpers.method.fcam import FcamFolder, extract_to_folder
 from wsfp_helpers.method.pseudo import read_targets, write_pseudo_labels
 from wsfp_helpers.method.regions import Accepted, RegionConfig, find_regions
-from wsfp_helpers.method.train import MODEL, load_model, train
+from wsfp_helpers.method.train import MODEL, load_model, preset, train
 from wsfp_helpers.method.vit import MultiClassTokenViT
 from wsfp_helpers.nets.trunk import features
 from wsfp_helpers.palette import PALETTE
@@ -215,8 +215,14 @@ def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:
     Raises:
         InputError: The folder is no run, or its training has not ended.
     """
-    folder = Path(folder)
-    about = existing(folder / CONFIG, "run directory")
+    made = read_run(folder)
+    model = existing(Path(folder) / MODEL, "trained model (did the training end? start it again)")
+    return load_model(made.model.empty(), model), made
+
+
+def read_run(folder: str | Path) -> Profile:
+    """The profile that a run directory was made with; raises :class:`InputError` for any other folder."""
+    about = existing(Path(folder) / CONFIG, "run directory")
     content = read_json(about)
     try:
         content = content["config"]
@@ -224,8 +230,7 @@ def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:
     except (KeyError, TypeError) as error:
         raise InputError(f"{about} is not that of a run of `wsfp train`: choose the run directory of one") from error
     made = read_config(Profile, stored, about)
-    model = existing(folder / MODEL, "trained model (did the training end? start it again)")
-    return load_model(made.model.empty(), model), made if masked else replace(made, ccd=None)
+    return made if masked else replace(made, ccd=None)
 
 
 def load_shipped(name: str = "full") -> MultiClassTokenViT:
@@ -235,9 +240,19 @@ def load_shipped(name: str = "full") -> MultiClassTokenViT:
     return load_model(profile("embedded").model.empty(), ASSETS / f"fcam_{name}.safetensors")
 
 
-def run_fcam(run: str | Path, out: str | Path, part: str = "train", shard: tuple[int, int] = (0, 1)) -> FcamFolder:
-    """Extract the FCAMs of ``part`` with the model of a run directory; what is there already is kept."""
-    vit, config = load_run(run)
+def run_fcam(
+    run: str | Path,
+    out: str | Path,
+    part: str = "train",
+    shard: tuple[int, int] = (0, 1),
+    config: Profile | None = None,
+) -> FcamFolder:
+    """Extract the FCAMs of ``part`` with the model of a run directory; what is there already is kept.
+
+    ``config`` reads the maps in another way, or of other data, than the profile of the run says.
+    """
+    vit, made = load_run(run)
+    config = config or made
     fcams = extract_to_folder(vit.to(device()), config.faces(part).weak, out, config.fcam, shard)
     write_json(Path(out) / _READING, asdict(Reading(config.theta)))
     return fcams
@@ -302,8 +317,11 @@ def open_parts(config: Profile, boxes: str | Path = SHIPPED, work: Path | None =
         own = replace(config, train=training, ccd=config.ccd if disentangled else None)
         return load_run(run_keyed(own, boxes, (work or cache_dir()) / "ablate"))[0]
 
-    vlm, train = config.load_vlm(), config.train
-    return Parts(config.model.build, trained_vit, vlm, config.load_dense, config.fcam, train.batch_size, train.epochs)
+    train = config.train
+    return Parts(
+        config.model.build, trained_vit, config.load_vlm(), config.load_dense, config.fcam, train.batch_size,
+        train.epochs, pace=train.lr / preset("embedded").lr, backbone_lr=train.backbone_lr,
+    )  # fmt: skip
 
 
 def run_system(

@@ -11,12 +11,12 @@
 #
 # **Afterwards you can**
 #
-# * say what weakly supervised face parsing is, and find your way through the eight notebooks;
+# * say what weakly supervised face parsing is, and find your way through the nine notebooks;
 # * see with one call what your machine has and lacks;
 # * read a label map of 19 classes, and say which eye is the *left* one (there are two answers);
-# * solve an exercise and check it.
+# * do a task and check it.
 #
-# **Time** 20 minutes to read and try, about 30 seconds to run.
+# **Time** 35 minutes to read and do, about 30 seconds to run.
 # **Needs** nothing but the package; no GPU, no network, no account.
 
 # %% [markdown]
@@ -34,61 +34,148 @@
 # The list says *what*, never *where*; finding the places is the task.  This course follows one paper, DisFaceRep
 # (Wang et al., ACM Multimedia 2025), from that list to a parser:
 #
-# ```
-#  picture + list
-#       |  01  what such lists can teach, and what not
-#       v
-#  02 CCD    hide a part now and then, and take it off the list (Eq. 1-2)
-#       v
-#  03 TCD    train class tokens; a model that knows words says what a map shows (Eq. 3-16)
-#       v
-#  04 FCAM   one activation map for each part
-#       v
-#  05        maps become pseudo labels: a class for every pixel
-#       v
-#  06        a parser learns from the pseudo labels
-#       v
-#  07        does it hold on other data, and on real photographs?
-# ```
+# ![The way of the course: a picture and its list; 01 what lists teach; 02 CCD hides parts and strikes them off the
+# list; 03 TCD lets words judge the maps; 04 maps; 05 pseudo labels; 06 a parser learns from them; 07 other faces and
+# real people](figures/course.svg)
 
 # %% [markdown]
-# | notebook | what you will see | paper | to read | to run |
+# | notebook | what you will see | paper | to read and do | to run |
 # |---|---|---|---|---|
-# | 00 start here | the classes, the sides, one face | 3.1 | 20 min | 0.5 min |
-# | [01 co-occurrence](01_cooccurrence.ipynb) | why the label table teaches little | 3.1, Fig. 1 | 20 min | 0.5 min |
-# | [02 CCD](02_ccd.ipynb) | detection, a filter that knows left from right, masked faces | 3.3 | 30 min | 1 min |
-# | [03 TCD](03_tcd_training.ipynb) | the losses, and a training that you watch | 3.2, 3.4 | 45 min | 2 min |
-# | [04 FCAMs](04_fcams.ipynb) | maps of every part, an explorer | 3.1, Fig. 3, 5 | 30 min | 1 min |
-# | [05 pseudo labels](05_pseudo_labels.ipynb) | from maps to masks | 3.1, 4.1 | 25 min | 1 min |
-# | [06 parser](06_parser.ipynb) | what a second network repairs | 4.1, Table 1 | 25 min | 2 min |
-# | [07 cross-dataset](07_cross_dataset.ipynb) | other faces, real people, fairness | 4.2, Table 2 | 30 min | 1 min |
+# | 00 start here | the classes, the sides, one face | 3.1 | 35 min | 0.5 min |
+# | [01 co-occurrence](01_cooccurrence.ipynb) | why the label table teaches little | 3.1, Fig. 1 | 45 min | 0.5 min |
+# | [02 CCD](02_ccd.ipynb) | detection, a filter that knows left from right, masked faces | 3.3 | 60 min | 1 min |
+# | [03 TCD](03_tcd_training.ipynb) | the losses, and a training that you watch | 3.2, 3.4 | 110 min | 2 min |
+# | [04 FCAMs](04_fcams.ipynb) | maps of every part, an explorer | 3.1, Fig. 3, 5 | 65 min | 1 min |
+# | [05 pseudo labels](05_pseudo_labels.ipynb) | from maps to masks | 3.1, 4.1 | 75 min | 1 min |
+# | [06 parser](06_parser.ipynb) | what a second network repairs | 4.1, Table 1 | 60 min | 2 min |
+# | [07 cross-dataset](07_cross_dataset.ipynb) | other faces, real people, fairness | 4.2, Table 2 | 65 min | 1 min |
+# | [08 nine ways](08_nine_ways.ipynb) | every compared system, on two faces | 4.2, Fig. 3, Table 1 | 75 min | 1 min |
 #
-# They build on each other in what you know, not in what they compute: each one runs alone.
+# They build on each other in what you know, not in what they compute: each one runs alone.  The minutes are estimates,
+# about half of them for the tasks; nobody has stood beside you with a watch.
 
 # %%
 import numpy as np
+from PIL import Image
 
 from wsfp_helpers.common.pictures import flip_image
 from wsfp_helpers.data.frl import find_frl_london, frl_london
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, LAPA, flip_label_map
+from wsfp_helpers.notebook import explorers
+from wsfp_helpers.notebook.checks import nb00 as checks
 from wsfp_helpers.notebook.exercises import checking
 from wsfp_helpers.notebook.plots import bars, face_and_map, gallery, overlay, show
+from wsfp_helpers.notebook.quiz import quiz
 from wsfp_helpers.palette import DEFICIENCIES, PALETTE, simulate_deficiency
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.tooling.doctor import examine, report
+from wsfp_helpers.tooling.results import read_results, summary
 
 # %% [markdown]
-# ## Is everything here?
+# ## One face
 #
-# The *doctor* looks at versions, machine, data and weights, and says what to do about each gap.  A line with `+` is
-# found, `!` is missing and needed, `-` is missing and optional.  In a terminal it is `wsfp doctor`.
+# The first face of the validation split, its label map, and both on top of each other.
 
 # %%
-findings = examine()
-print(report(findings))
-assert not [f.name for f in findings if f.state == "gap"], "mend what is marked with ! first"
+faces = synthfaces("celeb/val")
+face, truth = faces.image(0), faces.label_map(0)  # (160, 160, 3) and (160, 160), both uint8
+print(f"{faces.name}: {len(faces)} faces of {face.shape}; {faces.licence}")
+assert truth.shape == face.shape[:2] and truth.max() < len(CELEBAMASK)
+
+# %%
+show(face_and_map(face, truth, title="A rendered face and what every pixel is"), alt=(
+    "Three panels: a rendered face, the same face in flat colours by part, and both blended; a legend names the parts."
+))  # fmt: skip
+
+# %% [markdown]
+# **Is everything here?**  The *doctor* looks at versions, machine, data and weights.  Here it names gaps only, each
+# with its cure; `wsfp doctor` in a terminal shows all that it looked at, also what is optional.
+
+# %%
+gaps = [finding for finding in examine() if finding.state == "gap"]
+print(report(gaps) if gaps else "the course has all that it needs")
+assert not gaps, "mend what is marked with ! first"
+
+# %% [markdown]
+# That map is what *full* supervision would show to a network.  What this course may use is one row of a table:
+
+# %%
+row = faces.labels[0]  # (18,): 1 where the face has the part
+print("has:  ", ", ".join(name for name, there in zip(COMPONENTS, row, strict=True) if there))
+print("lacks:", ", ".join(name for name, there in zip(COMPONENTS, row, strict=True) if not there))
+assert all((truth == k + 1).sum() >= 10 for k in np.flatnonzero(row))
+
+# %% [markdown]
+# To be sure that nothing else slips in, the training stages are given a `WeakFaces`, which *cannot* reach the maps:
+
+# %%
+weak = faces.weak
+print("label maps reachable:", hasattr(weak, "label_map"))
+assert hasattr(faces, "label_map") and not hasattr(weak, "label_map")
+
+# %% [markdown]
+# ## How tasks work
+#
+# Each notebook has four to seven.  A task says what kind it is: *predict, then run* (commit yourself, then see),
+# *break it and see*, or *write it*.  The first cell has a gap; fill it in, run it, then run the check below, which says
+# what is wrong with an answer.  Two hints are folded above it, a solution below.  An open task stops nothing.
+
+# %% [markdown]
+# ### Task 1: the largest parts
+#
+# *Predict, then run · 3 minutes · easy*
+#
+# Which three components cover most of the picture above? Look at the label map, and set `guess` to a set of three short
+# names, such as `{"nose", "l_eye", "mouth"}`. The names are in the list that was printed.
+#
+# <details><summary>Hint 1</summary>Leave the background aside, and look at areas, not at what catches the
+# eye.</details>
+#
+# <details><summary>Hint 2</summary>The outline of a head encloses two large regions; the third is below or on
+# it.</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+guess = set(sorted(COMPONENTS, key=lambda name: -(truth == CELEBAMASK.index(name)).sum())[:3])
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 1"):
+    checks.largest(guess, truth)
+
+# %%
+shares = [100 * (truth == CELEBAMASK.index(name)).mean() for name in COMPONENTS]
+figure = bars({"share": shares}, COMPONENTS, "How much of the picture each part covers", "percent of the pixels")
+show(figure, alt="Bars: skin and hair large, neck and clothes some percent, eyes, brows, lips and nose very small.")
+
+# %% [markdown]
+# ### Task 2: the list from the map
+#
+# *Write it · 6 minutes · easy*
+#
+# Write the list of parts that weak supervision would be given: from a label map `(H, W)` the 18 labels, 1 where a part
+# has at least 10 pixels. (The data set's own lists were made so.)
+#
+# <details><summary>Hint 1</summary><code>(label_map == 3).sum()</code> counts the pixels of class 3. Which class is
+# component 0?</details>
+#
+# <details><summary>Hint 2</summary>Component k is class k + 1, for class 0 is the background. One line: a list over
+# <code>range(18)</code>, with <code>&gt;=</code>.</details>
+
+
+# %% tags=["exercise"]
+def image_labels(label_map):
+    # BEGIN SOLUTION
+    return np.array([(label_map == k + 1).sum() >= 10 for k in range(len(COMPONENTS))])
+    # END SOLUTION
+
+
+# %% tags=["check"]
+with checking("Task 2"):
+    checks.image_labels(image_labels, faces)
 
 # %% [markdown]
 # ## Two worlds
@@ -123,39 +210,6 @@ assert not [f.name for f in findings if f.state == "gap"], "mend what is marked 
 # So no label map of a training face is ever used, but two helpers have learnt from the label maps of *other* faces,
 # where Grounding DINO and FLIP have learnt from the web.  How much that is worth is measured, too: a mini-FLIP that was
 # told lists only is no help ([experiments](../docs/experiments.md)).
-
-# %% [markdown]
-# ## One face
-#
-# The first face of the validation split, its label map, and both on top of each other.
-
-# %%
-faces = synthfaces("celeb/val")
-face, truth = faces.image(0), faces.label_map(0)  # (160, 160, 3) and (160, 160), both uint8
-print(f"{faces.name}: {len(faces)} faces of {face.shape}; {faces.licence}")
-assert truth.shape == face.shape[:2] and truth.max() < len(CELEBAMASK)
-
-# %%
-show(face_and_map(face, truth, title="A rendered face and what every pixel is"), alt=(
-    "Three panels: a rendered face, the same face in flat colours by part, and both blended; a legend names the parts."
-))  # fmt: skip
-
-# %% [markdown]
-# That is what *full* supervision would show to a network.  What this course may use is one row of a table:
-
-# %%
-row = faces.labels[0]  # (18,): 1 where the face has the part
-print("has:  ", ", ".join(name for name, there in zip(COMPONENTS, row, strict=True) if there))
-print("lacks:", ", ".join(name for name, there in zip(COMPONENTS, row, strict=True) if not there))
-assert all((truth == k + 1).sum() >= 10 for k in np.flatnonzero(row))
-
-# %% [markdown]
-# To be sure that nothing else slips in, the training stages are given a `WeakFaces`, which *cannot* reach the maps:
-
-# %%
-weak = faces.weak
-print("label maps reachable:", hasattr(weak, "label_map"))
-assert hasattr(faces, "label_map") and not hasattr(weak, "label_map")
 
 # %% [markdown]
 # ## The classes
@@ -216,7 +270,28 @@ show(gallery(pictures, titles, "The colour of an eye says which side it is", col
 # %% [markdown]
 # Compare the two eyes in the three panels: in the middle one the colour of `l_eye` sits on the left half, where a
 # frontal face has its right eye.  None of the code bases that this field builds on exchanges the sides.  What *is*
-# the cost?  Score the naive map against the right one, class by class (F1 = 2 x overlap / sum of areas):
+# the cost?  Score the naive map against the right one, class by class (F1 = 2 x overlap / sum of areas).
+
+# %% [markdown]
+# ### Task 3: who loses
+#
+# *Predict, then run · 3 minutes · medium*
+#
+# The naive map of the middle panel is scored against the right one. Which components have an F1 of about zero? Set
+# `lost` to a set of short names, for a face that has all parts.
+#
+# <details><summary>Hint 1</summary>A part without a side is where it should be, and has its own name.</details>
+#
+# <details><summary>Hint 2</summary>There are three pairs. Mind the three traps of the names, above.</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+lost = {first for pair in (("l_eye", "r_eye"), ("l_brow", "r_brow"), ("l_ear", "r_ear")) for first in pair}
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 3"):
+    checks.lost_by_mirror(lost)
 
 
 # %%
@@ -261,6 +336,33 @@ figure = gallery(
 show(figure, alt="A rendered face with true and predicted parts; a photograph of an astronaut and its predicted parts.")
 
 # %% [markdown]
+# **The ladder.**  The same two faces through every step of the course: the baseline, + CCD (notebook 02), + TCD (03),
+# and two parsers (06).  Move the slider, and choose a part: its map stands above, all labels below.  The score in the
+# title is not of these two faces but the stored one of many, with the split that it is from.  (The first three steps
+# are told which parts each picture shows.)
+
+
+# %%
+def stored(page, row, split):
+    """Mean F1 of a row of docs/results, in words."""
+    (seeds,) = [r["seeds"] for r in read_results(page)["rows"] if r["name"] == row and r["metric"] == "mean_f1"]
+    return f"mean F1 {summary(seeds)} ({split})"
+
+
+labels_of, tested = "pseudo labels of 229 training faces", "228 new faces, celeb/test"
+rows = {"baseline": "Base.", "+ CCD": "Base. + CCD", "+ TCD": "Base. + CCD + TCD"}
+scores = {step: stored("table3", row, labels_of) for step, row in rows.items()}
+rows = {"parser, labels + boxes (ours)": "weak", "parser, full supervision": "supervised"}
+scores |= {step: stored("parsers", f"{kind}, celeb/test (228 pictures)", tested) for step, kind in rows.items()}
+
+# %%
+listed = ["skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip", "hair", "neck", "cloth"]
+real = np.isin(COMPONENTS, listed).astype(np.uint8)  # (18,): what the photograph shows
+both = {"rendered": face, "photograph": np.array(Image.fromarray(portrait).resize((160, 160)))}
+pair = WeakFaces("two faces", list(both), both.__getitem__, np.stack([faces.labels[0], real]))
+explorers.ladder(pair, list(both), scores)
+
+# %% [markdown]
 # Look for mistakes, they are the interesting part: where does skin end, which small parts are lost, what happens to
 # the suit, a thing that no rendered face ever wore?  Notebook 07 measures it.
 #
@@ -280,35 +382,47 @@ else:
 # Grey (class 255) means *ignored*: the points say nothing about hair or clothes, so nobody is scored there.
 
 # %% [markdown]
-# ## How exercises work
+# ### Task 4: a lazy parser
 #
-# Each notebook has one or two.  The cell has a gap; fill it in, run it, then run the check below.  An open exercise
-# never stops the notebook.  The folded cell under the check holds a solution that passes the same check.
+# *Break it and see · 5 minutes · easy*
 #
-# **Exercise 1.** Write `half_of(label_map, name)`: on which half of the picture, `"left"` or `"right"`, do most pixels
-# of a class lie?  Then the check compares it with `picture_half` for the sided classes of six faces.
-
+# A lazy parser knows three classes: it gets hair, skin and background right, and calls everything else skin. Two
+# numbers are in use: *pixel accuracy*, the share of right pixels, and *mean F1*, the mean over the classes. What will
+# they say? Set `verdict` to one of `"both high"`, `"both low"`, `"accuracy high, mean F1 low"`, `"accuracy low, mean F1
+# high"`; then run the cell behind the check.
+#
+# <details><summary>Hint 1</summary>How many of the pixels of a face are eyes, brows, lips and nose together? See the
+# bars of task 1.</details>
+#
+# <details><summary>Hint 2</summary>One number counts pixels, the other counts classes, and fifteen classes have not one
+# pixel right.</details>
 
 # %% tags=["exercise"]
-def half_of(label_map, name):
-    part = label_map == CELEBAMASK.index(name)  # (H, W) bool
-    # BEGIN SOLUTION
-    middle = part.shape[1] // 2
-    return "left" if part[:, :middle].sum() > part[:, middle:].sum() else "right"
-    # END SOLUTION
-
+# BEGIN SOLUTION
+verdict = "accuracy high, mean F1 low"
+# END SOLUTION
 
 # %% tags=["check"]
-with checking("Exercise 1"):
-    for i in range(6):
-        for name in ("l_eye", "r_eye", "l_brow", "r_brow"):
-            if faces.labels[i, COMPONENTS.index(name)]:
-                said = half_of(faces.label_map(i), name)
-                assert said == CELEBAMASK.picture_half(name), f"face {i}: {name} is on the other half, not {said}"
+with checking("Task 4"):
+    checks.lazy_parser(verdict)
+
+# %%
+known = [CELEBAMASK.index("skin"), CELEBAMASK.index("hair")]
+lazy = np.where((truth == 0) | np.isin(truth, known), truth, known[0])
+mean = np.mean([f1(lazy, truth, k) for k in range(1, len(CELEBAMASK)) if (truth == k).any()])
+print(f"right pixels {100 * (lazy == truth).mean():.1f} %, mean F1 over the parts of this face {mean:.1f}")
+assert (lazy == truth).mean() > 0.7 and mean < 30
 
 # %% [markdown]
-# It works on these six because their heads face the camera more or less.  On a head in profile both eyes can lie on
-# one half: remember that for notebook 02, where Eq. 1 relies on the halves.
+# That is why this course, as the paper, reports mean F1, and why a table by class stands behind every mean.
+
+# %% [markdown]
+# ## Five questions
+#
+# Click on the answer that you would give: it says whether it is right, and why.
+
+# %%
+quiz("00")
 
 # %% [markdown]
 # ## Before you use this on people

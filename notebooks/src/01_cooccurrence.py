@@ -15,7 +15,7 @@
 # * say why a face data set is a bad teacher where PASCAL VOC is a good one (Fig. 1 of the paper);
 # * show, with a real training, why a label that is always 1 cannot tell *where* its class is.
 #
-# **Time** 20 minutes to read and try, about 40 seconds to run.
+# **Time** 45 minutes to read and do, about 40 seconds to run.
 # **Needs** nothing but the package.
 # **Paper** section 3.1 and Fig. 1 (c).
 
@@ -50,6 +50,8 @@
 # we take only what a weakly supervised method may see.  `.weak` leaves the label maps behind.
 
 # %%
+from textwrap import fill
+
 import numpy as np
 import torch
 
@@ -57,8 +59,11 @@ from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import COMPONENTS, K
 from wsfp_helpers.method import cooccurrence as co
 from wsfp_helpers.nets.trunk import as_grid, features, load_trunk
+from wsfp_helpers.notebook import explorers
+from wsfp_helpers.notebook.checks import nb01 as checks
 from wsfp_helpers.notebook.exercises import checking
 from wsfp_helpers.notebook.plots import bars, fcam_sheet, gallery, heatmap, show
+from wsfp_helpers.notebook.quiz import quiz
 
 # %%
 faces = synthfaces("celeb/train").weak
@@ -75,7 +80,7 @@ chosen = np.random.default_rng(0).choice(len(faces), 12, replace=False)
 missing = [", ".join(c for c, y in zip(COMPONENTS, labels[i], strict=True) if not y) for i in chosen]
 figure = gallery(
     [faces.image(i) for i in chosen],
-    [text.replace(", ", ",\n", 1)[:34] for text in missing],
+    [fill(text, 24) for text in missing],
     "Twelve training faces, and the classes that each does not have",
 )
 show(figure, alt="Twelve rendered faces; above each the few classes it lacks, mostly glasses, hat, necklace and ears.")
@@ -83,6 +88,28 @@ show(figure, alt="Twelve rendered faces; above each the few classes it lacks, mo
 # %% [markdown]
 # What a face *lacks* is a short list, and it is nearly always the same one: glasses, hat, necklace, an ear behind the
 # hair, an open mouth.  Those are the only classes that the labels can teach something about.
+
+# %% [markdown]
+# ### Task 1: equal columns
+#
+# *Predict, then run · 3 minutes · easy*
+#
+# Two classes whose columns are *equal* cannot be told apart by anything that learns from the table. Name two: `twins =
+# ("...", "...")`. Think of what every face has.
+#
+# <details><summary>Hint 1</summary>Two columns that are nearly equal are not equal: a single face with one ear tells
+# the two ears apart.</details>
+#
+# <details><summary>Hint 2</summary>Which parts can neither be hidden by hair nor turned away?</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+twins = ("skin", "nose")
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 1"):
+    checks.equal_columns(twins, labels)
 
 # %% [markdown]
 # ## Class frequency
@@ -107,8 +134,8 @@ assert {"skin", "nose"} <= set(always)
 
 # %% [markdown]
 # Fig. 1 (c) of the paper says the same of CelebAMask-HQ: *skin and nose appear in over 99 % of images*.  The bars fall
-# into three groups: always there (no contrast), about half (ears, mouth: good contrast), and rare (glasses, hat,
-# necklace: contrast, but only some fifty examples).
+# into three groups: always there (no contrast), about half (ears, mouth: as many faces with as without), and rare
+# (glasses, hat, necklace: contrast, but only some fifty examples).
 
 # %% [markdown]
 # ## Bits
@@ -118,6 +145,26 @@ assert {"skin", "nose"} <= set(always)
 # $$H(k) = -P(k)\log_2 P(k) - (1-P(k))\log_2(1-P(k)),$$
 #
 # one bit for a coin, nothing for a certainty.
+
+# %% [markdown]
+# ### Task 2: the label that tells most
+#
+# *Predict, then run · 2 minutes · easy*
+#
+# Look at the bars above: which class has the label that tells most? Set `best` to its short name.
+#
+# <details><summary>Hint 1</summary>Not the rarest and not the most frequent: what is hardest to guess?</details>
+#
+# <details><summary>Hint 2</summary>The frequency that is nearest to one half wins.</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+best = "mouth"
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 2"):
+    checks.most_bits(best, co.label_information(frequency))
 
 # %%
 bits = co.label_information(frequency)  # (K,)
@@ -178,7 +225,10 @@ show(figure, alt="Heat map: nearly white off the diagonal, dark where glasses me
 # the glasses.  Left and right eye go together.  Hat and glasses come together somewhat more often than by chance; with
 # about fifty pictures each that is a handful of faces.  No face has both hat and necklace: three were to be expected,
 # so this may be chance.  And the classes left out of this figure have lift 1 with everything: *always there*
-# means *independent of everything*, and so of no use as evidence.
+# means *independent of everything*, and so of no use as evidence.  Choose a class and see both numbers side by side:
+
+# %%
+explorers.co_occurrence(labels)
 
 # %% [markdown]
 # ## The contrast: a table like PASCAL VOC's
@@ -226,26 +276,67 @@ assert voc.sum() < 1.5 < 12 < labels.sum(1).mean()
 # $$z_k = \frac{1}{400}\sum_{p} w_k^\top f_p + b_k,$$
 #
 # and the loss $\mathcal{L}$ is the sigmoid cross-entropy of $z_k$ and $y_k$, averaged over pictures and classes.
-# The map of class $k$ is simply $w_k^\top f_p$ on the 20 x 20 grid.
+# The map of class $k$ is simply $w_k^\top f_p$ on the 20 x 20 grid.  We take 119 pictures: every second one with
+# glasses or a hat, and every eighth of the others.
 
 # %%
-some = np.arange(0, len(faces), 8)
+has = {name: labels[:, COMPONENTS.index(name)] == 1 for name in ("eye_g", "hat", "mouth", "l_ear")}
+rare = np.flatnonzero(has["eye_g"] | has["hat"])
+others = np.setdiff1d(np.arange(len(faces)), rare)
+some = np.sort(np.r_[rare[::2], others[::8]])  # (119,)
+print(f"{len(some)} pictures, {np.isin(some, rare).sum()} of them with glasses or hat")
+
+# %%
 tokens = features((faces.image(i) for i in some), load_trunk(), len(some)).float()  # (n, 400, 384)
 targets = torch.tensor(labels[some], dtype=torch.float32)  # (n, K)
 print(f"features {tuple(tokens.shape)}, targets {tuple(targets.shape)}")
 
+# %% [markdown]
+# ### Task 3: the classifier
+#
+# *Write it · 8 minutes · medium*
+#
+# Write the scores $z$ of this classifier from tokens `(n, 400, D)`, weight `(K, D)` and bias `(K,)`, as a tensor `(n,
+# K)`.
+#
+# <details><summary>Hint 1</summary><code>tokens @ weight.T</code> has the shape (n, 400, K): a map for each
+# class.</details>
+#
+# <details><summary>Hint 2</summary>The mean over the patches is <code>.mean(1)</code>; whether you take it of the maps
+# or of the features first makes no difference.</details>
+
+
+# %% tags=["exercise"]
+def scores_of(tokens, weight, bias):
+    # BEGIN SOLUTION
+    return tokens.mean(1) @ weight.T + bias
+    # END SOLUTION
+
+
+# %% tags=["check"]
+with checking("Task 3"):
+    checks.classifier(scores_of)
+
+
 # %%
-weight = torch.zeros(K, tokens.shape[-1], requires_grad=True)
-bias = torch.zeros(K, requires_grad=True)
-optimiser = torch.optim.Adam([weight, bias], lr=0.02)
-mean_feature, losses = tokens.mean(1), []  # (n, 384): one vector per picture
-for _ in range(150):
-    logits = mean_feature @ weight.T + bias  # (n, K)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    losses.append(loss.item())
+mean_feature = tokens.mean(1)  # (n, 384): one vector per picture
+
+
+def fit(targets):
+    """Weight (K, 384) and losses after 150 steps on labels (n, K), from zero."""
+    weight, bias = torch.zeros(K, tokens.shape[-1], requires_grad=True), torch.zeros(K, requires_grad=True)
+    optimiser, losses = torch.optim.Adam([weight, bias], lr=0.02), []
+    for _ in range(150):
+        logits = mean_feature @ weight.T + bias  # (n, K)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return weight.detach(), losses
+
+
+weight, losses = fit(targets)
 assert losses[-1] < 0.5 * losses[0]
 print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 
@@ -253,32 +344,118 @@ print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 # The loss fell, and the classifier is nearly perfect on skin: it says *yes* to everything.  What did it look at?
 
 # %%
-example = next(i for i, row in enumerate(targets) if row[COMPONENTS.index("l_ear")] and row[COMPONENTS.index("mouth")])
-names = ["skin", "nose", "u_lip", "l_lip", "l_ear", "mouth"]
-grid = as_grid(tokens[example : example + 1] @ weight.detach().T)[0]  # (K, 20, 20)
-maps = grid[[COMPONENTS.index(c) for c in names]]
+evidence = tokens @ weight.T  # (n, 400, K)
+low, high = evidence.amin(1, keepdim=True), evidence.amax(1, keepdim=True)
+maps = as_grid((evidence - low) / (high - low)).numpy()  # (n, K, 20, 20), each from 0 to 1
+
+
+def draw_maps(face, names):
+    """Picture number `face` of the 119, and the maps of the named classes on it."""
+    found = maps[face][[COMPONENTS.index(name) for name in names]]
+    return fcam_sheet(faces.image(some[face]), found, names, "Maps of the linear classifier", columns=7)
+
 
 # %%
-low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-drawn = ((maps - low) / (high - low)).numpy()
-figure = fcam_sheet(faces.image(some[example]), drawn, names, "Maps of the linear classifier", columns=7)
-show(
-    figure,
-    alt="The maps of skin, nose and both lips are the same picture; those of ear and mouth differ.",
-)
+both = has["mouth"][some] & has["l_ear"][some] & ~np.isin(some, rare)
+show(draw_maps(np.flatnonzero(both)[0], ["skin", "nose", "u_lip", "l_lip", "mouth", "l_ear"]), alt=(
+    "A face; the maps of skin, nose and both lips are one and the same picture; mouth and ear have maps of their own."
+))  # fmt: skip
 
 # %% [markdown]
 # Four maps are the **same** map.  Not similar: equal to the last bit, because the four classes have equal columns, so
 # they received equal gradients in every step.  Nothing in the labels could ever pull them apart.
 
 # %%
-skin, nose, ear = (weight.detach()[COMPONENTS.index(c)] for c in ("skin", "nose", "l_ear"))
-print("skin and nose have equal weights:", torch.equal(skin, nose))
-print(f"largest difference between the maps of skin and left ear: {(maps[0] - maps[4]).abs().max():.2f}")
+skin, nose, ear = (weight[COMPONENTS.index(c)] for c in ("skin", "nose", "l_ear"))
+print("skin and nose have equal weights:", torch.equal(skin, nose), "  skin and left ear:", torch.equal(skin, ear))
 assert torch.equal(skin, nose) and not torch.equal(skin, ear)
 
 # %% [markdown]
-# And what is that one map?  Look at the gradient.  With $\bar f_i$, the mean feature of picture $i$,
+# Mouth and ear, with as many faces with as without, have maps of their own.  But are they *right*?  Now two faces with
+# something rare:
+
+# %%
+for name in ("hat", "eye_g"):
+    wearer = int(np.flatnonzero(has[name][some])[2])
+    figure = draw_maps(wearer, ["hat", "eye_g"] if name == "hat" else ["eye_g", "hat"])
+    show(figure, alt=f"A face with {name}: its map is brightest on it, and the other map lies elsewhere.")
+
+# %% [markdown]
+# The eye is easily persuaded, so we count.  Of each map, on the faces that have the class, we take the ten hottest of
+# the 400 patches: how many lie on the part?  (The true places are for us only; the training never saw them.)
+
+# %%
+truth = np.stack([synthfaces("celeb/train").label_map(i) for i in some])  # (n, 160, 160)
+patches = truth.reshape(-1, 20, 8, 20, 8).swapaxes(2, 3).reshape(len(some), 400, 64)  # pixels of each patch
+
+
+def on_the_part(name, evidence):
+    """Percent of the ten hottest patches that touch the part, and percent of all patches that do (chance)."""
+    hottest = evidence.topk(10, dim=1).indices.numpy()  # (n, 10, K)
+    k, faces_with = COMPONENTS.index(name), targets[:, COMPONENTS.index(name)] == 1
+    touched = (patches[faces_with] == k + 1).any(2)  # (m, 400)
+    return 100 * np.take_along_axis(touched, hottest[faces_with][..., k], 1).mean(), 100 * touched.mean()
+
+
+# %%
+names = ["hat", "eye_g", "mouth", "l_ear", "nose", "u_lip"]
+hits, chance = np.array([on_the_part(name, evidence) for name in names]).T
+figure = bars(
+    {"ten hottest patches": hits, "chance": chance},
+    names,
+    "How much of a map's peak lies on its part",
+    "percent of patches",
+)
+show(figure, alt="Bars: hat and glasses far above chance; mouth, ear, nose and lip at or below ten percent.")
+assert min(hits[:2]) > 50 > 10 > max(hits[2:])
+
+# %% [markdown]
+# Hat and glasses are **found**, from their labels alone: a hat is large, and wearers differ from others by little else.
+# Nose and lip, whose labels never change, are no better than chance.  And mouth and ear?  Their labels carry the most
+# bits of all, and still the map is nearly nowhere on the part.  **Contrast is necessary, not enough.**  An open mouth
+# is two patches of 400, so its trace in the *mean* feature is faint, and people with an open mouth also differ in the
+# chin, people without an ear in their hair.  The classifier takes whatever helps.  CCD will make a cleaner contrast:
+# faces that lack one small place and nothing else.
+
+# %% [markdown]
+# ### Task 4: a shuffled hat
+#
+# *Break it and see · 5 minutes · medium*
+#
+# Deal the labels of the hat out anew, at random: the column has as many ones as before, and as many bits. What becomes
+# of the hat's map on people who do wear one? Set `after` to `"still on the hat"`, `"no better than chance"`, `"nothing
+# on the map"` or `"on the hair"`; then run the cell behind the check.
+#
+# <details><summary>Hint 1</summary>Frequency and bits are those of the column alone. What tells the classifier
+# where?</details>
+#
+# <details><summary>Hint 2</summary>It is the relation between column and pictures that carries the place, and that is
+# what shuffling destroys.</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+after = "no better than chance"
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 4"):
+    checks.shuffled_hat(after)
+
+# %%
+hat, shuffled = COMPONENTS.index("hat"), []
+for seed in range(12):
+    broken, order = targets.clone(), torch.randperm(len(some), generator=torch.Generator().manual_seed(seed))
+    broken[:, hat] = targets[order, hat]
+    shuffled.append(on_the_part("hat", tokens @ fit(broken)[0].T)[0])
+print("percent of the hottest patches on the hat, twelve shuffles:", *np.round(shuffled).astype(int))
+print(f"mean {np.mean(shuffled):.0f}, chance {chance[0]:.0f}, with the right labels {hits[0]:.0f}")
+assert np.mean(shuffled) < hits[0] - 30
+
+# %% [markdown]
+# One shuffle may be lucky, twelve are not: in the mean nothing but chance is left.
+#
+# And what is the one map of skin, nose and lips?  Look at the gradient.  With $\bar f_i$, the mean feature of picture
+# $i$,
 #
 # $$\frac{\partial \mathcal{L}}{\partial w_k} = \frac{1}{nK}\sum_i \bigl(\sigma(z_{ik}) - y_{ik}\bigr)\,\bar f_i .$$
 #
@@ -310,11 +487,19 @@ assert left[COMPONENTS.index("skin")] < 1e-6 < 0.02 < left[COMPONENTS.index("mou
 # vision-language model is asked whether what the map shows looks like *a photo of a face with nose*.
 
 # %% [markdown]
-# ## Exercise: how many pictures would have to be masked?
+# ### Task 5: how many pictures to mask
 #
-# Suppose CCD hides the nose in a share $q$ of the pictures, chosen at random, and writes 0 there.  Then the nose has
-# frequency $1-q$, and its label tells $H(1-q)$ bits.  Write a function that finds the smallest share, in steps of
-# 0.01, with which the nose tells at least `wanted` bits.  (`co.label_information` takes an array of frequencies.)
+# *Write it · 6 minutes · medium*
+#
+# Suppose CCD hides the nose in a share $q$ of the pictures, chosen at random, and writes 0 there. Then the nose has
+# frequency $1-q$, and its label tells $H(1-q)$ bits. Write a function that finds the smallest share, in steps of 0.01,
+# with which the nose tells at least `wanted` bits. (`co.label_information` takes an array of frequencies.)
+#
+# <details><summary>Hint 1</summary>Make an array of shares from 0 to 0.5 and ask for the bits of 1 minus
+# each.</details>
+#
+# <details><summary>Hint 2</summary><code>np.argmax</code> of an array of True and False is the place of the first
+# True.</details>
 
 
 # %% tags=["exercise"]
@@ -326,16 +511,20 @@ def smallest_share(wanted):
 
 
 # %% tags=["check"]
-with checking("Exercise 1"):
-    assert smallest_share(0) == 0, "no bits are wanted: nothing has to be masked"
-    assert np.isclose(smallest_share(1), 0.5), "half masked is a fair coin: one bit"
-    p = 1 - smallest_share(0.5) + np.array([0, 0.01])
-    found, before = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
-    assert found >= 0.5 > before, "0.5 bits: try the shares from 0 upwards"
+with checking("Task 5"):
+    checks.smallest_share(smallest_share)
 
 # %% [markdown]
-# Twelve percent are enough for half a bit.  Masking each part in half of the pictures, as the default of this course
-# does, gives the full bit, at the price that the network sees many faces without a nose.
+# The first zeros buy most: half a bit needs far less than half of the pictures.  Masking each part in half of them, as
+# the default of this course does, gives the full bit, at the price that the network sees many faces without a nose.
+
+# %% [markdown]
+# ## Five questions
+#
+# Click on the answer that you would give: it says whether it is right, and why.
+
+# %%
+quiz("01")
 
 # %% [markdown]
 # ## What to take along

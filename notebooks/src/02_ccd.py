@@ -16,7 +16,7 @@
 # * show with numbers what masking does to the label table, and what it cannot do;
 # * name the faces on which the rule of the image centre fails, and a remedy.
 #
-# **Time** 30 minutes to read and try, about 30 seconds to run.
+# **Time** 60 minutes to read and do, about 30 seconds to run.
 # **Needs** nothing but the package.
 # **Paper** section 3.3.
 
@@ -27,13 +27,8 @@
 # out which pixels it belongs to.  **Co-occurring component disentanglement** (CCD) makes the contrast that the data
 # lack: it finds a part, paints it black, and *erases it from the label*.
 #
-# ```
-#   picture x   ──► detector ──► candidates ──► Eq. 1 ──► boxes M ──► chance ──► Eq. 2 ──► picture x̂
-#                   "eye"        several,       left or              one half              black boxes
-#                                unsided        right?
-#   label y     ─────────────────────────────────────────────────────────────────────────► label ŷ
-#   skin nose l_eye r_eye ...                                                               skin  –  l_eye  – ...
-# ```
+# ![A picture goes through a detector, which gives several boxes without a side, then Eq. 1, which knows left from
+# right, chance, and Eq. 2, which paints boxes black; what is masked is struck off the label](figures/ccd.svg)
 #
 # After that, some faces have a nose and some do not, and they differ in exactly one place: the nose.
 #
@@ -42,7 +37,6 @@
 
 # %%
 import numpy as np
-from ipywidgets import interact
 
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.base import PHRASE_OF
@@ -52,9 +46,12 @@ from wsfp_helpers.labels import COMPONENTS
 from wsfp_helpers.method import ccd
 from wsfp_helpers.method import cooccurrence as co
 from wsfp_helpers.method.ccd import MASKABLE, CCDConfig
+from wsfp_helpers.notebook import explorers
+from wsfp_helpers.notebook.checks import nb02 as checks
 from wsfp_helpers.notebook.draw import draw_boxes
 from wsfp_helpers.notebook.exercises import checking
 from wsfp_helpers.notebook.plots import bars, gallery, heatmap, show
+from wsfp_helpers.notebook.quiz import quiz
 from wsfp_helpers.score.boxes import overlap, true_boxes
 
 # %% [markdown]
@@ -82,6 +79,28 @@ assert differ < 0.1 * len(train) and frequency[0] == 1
 # %% [markdown]
 # The nose is always there.  The two eyes have nearly the same column, so that nothing in the labels says which map
 # belongs to which eye: only the few pictures printed last tell them apart, by a turned head or hair over one eye.
+
+# %% [markdown]
+# ### Task 1: what CCD cannot help
+#
+# *Predict, then run · 3 minutes · easy*
+#
+# Some classes are on nearly every list and will *stay* there, whatever is masked. Set `stuck` to a set of their short
+# names. The candidate set stands above; skin is one of them. Which others?
+#
+# <details><summary>Hint 1</summary>To mask a part one needs a box that hides it and little else.</details>
+#
+# <details><summary>Hint 2</summary>Three in all. Glasses, hats and clothes are no problem: their labels differ from
+# face to face already; and a box of the mouth hides the lips.</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+stuck = {"skin", "hair", "neck"}
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 1"):
+    checks.beyond_ccd(stuck)
 
 # %% [markdown]
 # ## Detection
@@ -120,6 +139,27 @@ show(figure, alt="One face five times, with the candidate boxes and scores for e
 #
 # Suppose we take the best box.  Then "left eye" and "right eye" get the *same* box, and at least one is wrong.  How
 # often is it the left one?  (*Left* is the person's left, on the right half of the picture: CelebAMask-HQ's rule.)
+
+# %% [markdown]
+# ### Task 2: the best box
+#
+# *Predict, then run · 2 minutes · easy*
+#
+# In how many faces is the best box of *eye* on the left eye? Set `often` to `"nearly always"`, `"about half"`, `"one in
+# four"` or `"hardly ever"`.
+#
+# <details><summary>Hint 1</summary>What could make a detector that is asked for “eye” prefer one of the two?</details>
+#
+# <details><summary>Hint 2</summary>Think of the scores printed above: 0.81 and 0.74.</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+often = "about half"
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 2"):
+    checks.best_box(often)
 
 # %%
 truth = {key: true_boxes(val.label_map(i)) for i, key in enumerate(val.ids)}  # to check only; CCD never sees it
@@ -196,14 +236,40 @@ show(figure, alt="A face and its centre line: whole face and the eye right of th
 
 
 # %%
-@interact(part=list(MASKABLE), threshold=(0.05, 0.95, 0.05))
-def filter_explorer(part="l_brow", threshold=0.35):
-    steps = ccd.judge(found[PHRASE_OF[part]], part, image.shape[:2], CCDConfig(score_threshold=threshold))
-    words = [("" if v == "accepted" else "x ") + v for _, v in steps]
-    picture = draw_boxes(image, [d.box for d, _ in steps], words)
-    figure = gallery([picture], [f"{part}, score above {threshold:.2f}"], "Which candidate is accepted?", size=3.5)
-    show(figure, alt=f"The face with the candidates for {part}; verdicts: {', '.join(v for _, v in steps) or 'none'}.")
+explorers.filter_candidates(image, found)
 
+# %% [markdown]
+# ### Task 3: Eq. 1
+#
+# *Write it · 8 minutes · medium*
+#
+# Write the filter yourself. `candidates` fall by score already; each has `.box`, which is `(x1, y1, x2, y2)`, and
+# `.score`. Return the first that passes score and side, or `None`. Think of the person's sides, and of a box on the
+# line.
+#
+# <details><summary>Hint 1</summary><code>part.startswith("r_")</code> finds the right parts, whose middle must be
+# smaller than half of the width.</details>
+#
+# <details><summary>Hint 2</summary>Walk through the candidates; on the line itself a box belongs to neither side, so
+# compare with &lt; and &gt;.</details>
+
+
+# %% tags=["exercise"]
+def my_filter(candidates, part, width, threshold=0.35):
+    """First candidate above the threshold on the proper half of a picture of that width."""
+    # BEGIN SOLUTION
+    for candidate in candidates:
+        middle = (candidate.box[0] + candidate.box[2]) / 2
+        wrong_side = (part.startswith("r_") and middle >= width / 2) or (part.startswith("l_") and middle <= width / 2)
+        if candidate.score > threshold and not wrong_side:
+            return candidate
+    return None
+    # END SOLUTION
+
+
+# %% tags=["check"]
+with checking("Task 3"):
+    checks.equation_1(my_filter)
 
 # %% [markdown]
 # Does it help?  The same count as before, now with the filter.
@@ -260,11 +326,43 @@ show(figure, alt="Left the face with one accepted box for each part; right the s
 # Note the side: the *left* eye is the one on the right half of the picture.
 
 # %% [markdown]
+# ### Task 4: mask and label
+#
+# *Write it · 8 minutes · medium*
+#
+# Write Eq. 2 with the updated label. `boxes` is a dictionary from component to box `(x1, y1, x2, y2)`, in whole
+# numbers. Return picture and label; those that you were given must stay as they are.
+#
+# <details><summary>Hint 1</summary>Copy both first. An array has rows first: a box is <code>[y1:y2,
+# x1:x2]</code>.</details>
+#
+# <details><summary>Hint 2</summary>Which labels does a box of the mouth hide? The third of the four rules
+# above.</details>
+
+
+# %% tags=["exercise"]
+def masked(image, y, boxes):
+    """x-hat (H, W, 3) and y-hat (18,) of a picture, its label and the boxes to be masked."""
+    # BEGIN SOLUTION
+    x_hat, y_hat = image.copy(), y.copy()
+    for name, (x1, y1, x2, y2) in boxes.items():
+        x_hat[int(y1) : int(y2), int(x1) : int(x2)] = 0
+        gone = ("mouth", "u_lip", "l_lip") if name == "mouth" else (name,)
+        y_hat[[COMPONENTS.index(part) for part in gone]] = 0
+    return x_hat, y_hat
+    # END SOLUTION
+
+
+# %% tags=["check"]
+with checking("Task 4"):
+    checks.equation_2(masked)
+
+# %% [markdown]
 # ## By chance
 #
-# Masking every part in every picture would only turn columns of ones into columns of zeros.  Contrast needs both, so
-# each part is masked with probability one half.  The authors drew once and stored one masked copy of each picture; we
-# draw from `(seed, image id)`, so the same copy comes out in every process, and `epoch=` draws anew for each epoch.
+# Masking is up to chance: each part is masked with probability one half.  The authors drew once and stored one masked
+# copy of each picture; we draw from `(seed, image id)`, so the same copy comes out in every process, and `epoch=` draws
+# anew for each epoch.
 
 # %%
 draws = [ccd.draw_components(train.ids[0], config, seed=0, epoch=epoch) for epoch in range(8)]
@@ -340,7 +438,39 @@ assert (left != right).mean() > 0.3
 
 # %% [markdown]
 # From hardly a picture to nearly every second one.  That is the contrast that can pull the maps of the two eyes apart.
+
+# %% [markdown]
+# ### Task 5: probability 1
 #
+# *Break it and see · 4 minutes · easy*
+#
+# If masking makes contrast, why not mask *every* nose? Run the cell behind the check, or guess first, and set `why` to
+# what goes wrong: `"there are too few boxes"`, `"more masking is more contrast"` (nothing goes wrong), `"the pictures
+# are too dark"` or `"the label is constant again"`.
+#
+# <details><summary>Hint 1</summary>Look at the column of the nose after masking: how many zeros, how many
+# ones?</details>
+#
+# <details><summary>Hint 2</summary>What does a column of zeros tell?</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+why = "the label is constant again"
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 5"):
+    checks.always_masked(why)
+
+# %%
+nose = COMPONENTS.index("nose")
+for probability in (0.5, 0.9, 1.0):
+    column = ccd.mask_faces(train, records, CCDConfig(probability=probability), seed=0).labels[:, nose]
+    bits = abs(co.label_information(np.array([column.mean()]))[0])
+    print(f"probability {probability}: the nose is on {column.sum():3} of {len(train)} lists and tells {bits:.2f} bits")
+assert bits == 0
+
+# %% [markdown]
 # Just as plain is what does *not* move: skin, hair and neck.  They cannot be boxed without boxing the face.  For them
 # the paper has text-guided disentanglement, notebook 03.
 
@@ -412,42 +542,18 @@ show(figure, alt="Three far turned faces, two lines; eye and brow between the li
 # heads are among the few faces that tell the two eyes apart without any masking.  Spoiling them is a pity.
 
 # %% [markdown]
-# ## Exercise: write Eq. 1
+# ### Task 6: how rare must masking be?
 #
-# Write the filter yourself.  `candidates` fall by score already; each has `.box` (x1, y1, x2, y2) and `.score`.
-# Return the first that passes score and side, or `None`.  Think of the person's sides, and of a box on the line.
-
-
-# %% tags=["exercise"]
-def my_filter(candidates, part, width, threshold=0.35):
-    """First candidate above the threshold on the proper half of a picture of that width."""
-    # BEGIN SOLUTION
-    for candidate in candidates:
-        middle = (candidate.box[0] + candidate.box[2]) / 2
-        wrong_side = (part.startswith("r_") and middle >= width / 2) or (part.startswith("l_") and middle <= width / 2)
-        if candidate.score > threshold and not wrong_side:
-            return candidate
-    return None
-    # END SOLUTION
-
-
-# %% tags=["check"]
-with checking("Exercise 1"):
-    free = CCDConfig(min_area=0, max_area=1, max_aspect=1e9)
-    for record in boxes.values():
-        for part in MASKABLE:
-            candidates = record.candidates[PHRASE_OF[part]]
-            assert my_filter(candidates, part, 160) == ccd.accept(candidates, part, (160, 160), free), (record.id, part)
-    line = whole_face._replace(box=(70.0, 60.0, 90.0, 70.0))
-    for part in ("l_eye", "r_eye"):
-        assert my_filter([line], part, 160) is None, "a box on the line lies on neither side"
-
-# %% [markdown]
-# ## Exercise: how rare must masking be?
+# *Write it · 5 minutes · hard*
 #
-# With probability $p$ a part that is always there and always found keeps its label in $1-p$ of the pictures.  For
-# which $p$ does its label tell most?  And if a detector finds it only in a share $r$ of the pictures?  Write the bits
-# as a function of both, and find the best $p$ on the grid for $r = 0.8$.
+# With probability $p$ a part that is always there and always found keeps its label in $1-p$ of the pictures. And if a
+# detector finds it only in a share $r$ of them? Write the bits of the label as a function of both. (Then find the best
+# $p$ for $r = 0.8$ with it.)
+#
+# <details><summary>Hint 1</summary>In which share of the pictures is the part both found and chosen?</details>
+#
+# <details><summary>Hint 2</summary><code>co.label_information</code> takes an array of frequencies, so wrap the one
+# that you have in <code>np.array([...])</code>.</details>
 
 
 # %% tags=["exercise"]
@@ -459,11 +565,16 @@ def bits_after(p, r):
 
 
 # %% tags=["check"]
-with checking("Exercise 2"):
-    assert abs(bits_after(0.5, 1.0) - 1) < 1e-9, "half of the pictures with, half without: one bit"
-    assert bits_after(0.0, 1.0) == 0, "no masking: the label stays a constant"
-    best = max(np.arange(0, 1.001, 0.005), key=lambda p: bits_after(p, 0.8))
-    assert abs(best - 0.625) < 0.006, f"for r = 0.8 the best p is 0.5 / 0.8, got {best}"
+with checking("Task 6"):
+    checks.bits_after(bits_after)
+
+# %% [markdown]
+# ## Five questions
+#
+# Click on the answer that you would give: it says whether it is right, and why.
+
+# %%
+quiz("02")
 
 # %% [markdown]
 # ## What to take along

@@ -17,7 +17,7 @@
 #   it;
 # * train the whole method for a minute, watch its losses and one face's maps, and start the long run.
 #
-# **Time** 45 minutes to read and try, one to two minutes to run on two cores.
+# **Time** 110 minutes to read and do (a good break lies before *Pull*), one to two minutes to run on two cores.
 # **Needs** nothing but the package.
 # **Paper** sections 3.2 and 3.4.
 
@@ -28,19 +28,15 @@
 # **Text-guided component disentanglement** (TCD) asks somebody else: a model that has read captions of faces, and so
 # knows what a face *with hair* looks like.  It is frozen; it only judges.
 #
-# ```
-#                        ┌─ K class tokens ──► projector ──► v_cls ─────────────┐
-#   masked picture x̂ ──► ViT                                                    │ nearer to its own text,
-#                        └─ N patch tokens ──► conv, σ ──► P ─┬► x̂ · P     ─► v_ffc  away from the others
-#                                                             └► x̂ · (1-P) ─► v_bfc  ─┤ not its own text
-#   "a photo of a face with nose" ──► text encoder ──► v_txt ────────────────────────┘
-# ```
+# ![The masked picture goes through the ViT; its class tokens become v_cls; its patch tokens become maps P, which cut
+# v_ffc out of the picture and leave v_bfc; a frozen text encoder gives v_txt; v_cls and v_ffc are pulled to their own
+# text and away from others, v_bfc away from its own](figures/tcd.svg)
 #
 # The idea in one sentence: if the map $P_k$ of the nose is right, then what it *keeps* of the picture should look like
 # "a face with nose" to the image-text model, and what it *leaves* should not.  Both sentences are differentiable, so
 # they can move the map.
 #
-# Three losses of MCTformer+ stay: they are what teaches the labels.
+# Three losses of MCTformer+, the network that the paper builds on, stay beside it: they are what teaches the labels.
 
 # %%
 from dataclasses import replace
@@ -53,18 +49,24 @@ from IPython.display import Markdown, display
 from wsfp_helpers.common.pictures import to_tensor
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.boxes import shipped_boxes
-from wsfp_helpers.labels import COMPONENTS, PROMPTS
+from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, PROMPTS
 from wsfp_helpers.method import tcd as losses
 from wsfp_helpers.method.ccd import CCDConfig, accepted_boxes, mask_faces, mask_image
 from wsfp_helpers.method.fcam import FcamConfig, extract
 from wsfp_helpers.method.tcd import TcdConfig, encode_renders
 from wsfp_helpers.method.train import preset, train
 from wsfp_helpers.method.vit import Projector, patch_attention, vit_inputs
+
+# %%
 from wsfp_helpers.nets.vlm import mini_flip
+from wsfp_helpers.notebook import explorers
+from wsfp_helpers.notebook.checks import nb03 as checks
 from wsfp_helpers.notebook.exercises import checking
-from wsfp_helpers.notebook.plots import curves, fcam_sheet, gallery, heatmap, show
+from wsfp_helpers.notebook.plots import curves, fcam_sheet, gallery, heat, heatmap, show
+from wsfp_helpers.notebook.quiz import quiz
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.stages import load_shipped
+from wsfp_helpers.tooling.results import read_results
 
 # %% [markdown]
 # ## The pieces, in shapes
@@ -84,10 +86,12 @@ trained = sum(p.numel() for p in vit.parameters())
 print(f"{trained / 1e6:.1f} M trained weights")
 
 # %% [markdown]
-# Two readings of one network.  The **class tokens**, one for each component, have attended to the patches in each of
-# the L trained blocks (here one, full size twelve); the mean of a token's channels is the class score.  The **patch
-# map** is a 3 x 3 convolution of the patch tokens; pooled over the grid it is the second class score.  The pooling
-# sorts a map and weighs its best patches most, so a small part need not be everywhere.
+# Two readings of one network.  A **class token** is a learnt vector, one for each component, that enters the network
+# beside the patches.  In every block it attends to them, that is, it takes a weighted mean of what they say, and so it
+# ends as a summary of the picture *for its component*; the mean of its channels is the class score.  L is the number of
+# trained blocks (here one, full size twelve).  The **patch map** is a 3 x 3 convolution of the patch tokens; pooled
+# over the grid it is the second class score.  The pooling sorts a map and weighs its best patches most, so a small part
+# need not be everywhere.
 
 # %%
 assert torch.allclose(output.class_logits, output.class_tokens[-1].mean(-1))
@@ -96,6 +100,48 @@ low, middle, high = (output.patch_map.flatten(2).quantile(q, -1).mean() for q in
 print(f"a patch map spans {low:.2f} .. {high:.2f}, its middle is {middle:.2f}, pooled {output.patch_logits.mean():.2f}")
 
 # %% [markdown]
+# ## The three losses that stay
+#
+# Both class scores $z_k$ are told the labels by the **soft margin** loss, a sigmoid cross-entropy in each class,
+#
+# $$\mathcal{L}_{mlsm} = -\frac{1}{K}\sum_k y_k \log\sigma(z_k) + (1-y_k)\log\bigl(1-\sigma(z_k)\bigr).$$
+#
+# The third, which MCTformer+ calls *contrastive*, keeps the class tokens apart: of all K tokens, token $k$ should have
+# the largest cosine with itself.  That is a cross-entropy with the K cosines as scores and $k$ as the right answer, for
+# the components that are present.  (It has nothing to do with the *contrast of labels* of notebooks 01 and 02, pictures
+# with and without a part, so here we call it **tokens apart**.)
+
+
+# %%
+def soft_margin(z, y):
+    """Soft margin of scores (B, K) and labels (B, K)."""
+    return -(y * F.logsigmoid(z) + (1 - y) * F.logsigmoid(-z)).mean()
+
+
+def tokens_apart(tokens, y):
+    """Cross-entropy over the cosines of class tokens (B, K, d), for the components with y = 1."""
+    unit = F.normalize(tokens, dim=-1)
+    own = -(unit @ unit.transpose(1, 2)).log_softmax(-1).diagonal(dim1=1, dim2=2)  # (B, K)
+    return ((own * y).sum(-1) / y.sum(-1)).mean()
+
+
+# %%
+first = {
+    "class scores": (soft_margin(output.class_logits, labels), losses.soft_margin(output.class_logits, labels)),
+    "patch scores": (soft_margin(output.patch_logits, labels), losses.soft_margin(output.patch_logits, labels)),
+    "tokens apart": (
+        tokens_apart(output.class_tokens[-1], labels),
+        losses.class_token_contrast(output.class_tokens, labels),
+    ),
+}
+for name, (ours, packaged) in first.items():
+    print(f"{name:13} {ours:.3f}")
+    assert torch.isclose(ours, packaged, rtol=1e-4)
+print(f"scores that know nothing have log 2 = {np.log(2):.3f}, equal tokens log {len(COMPONENTS)} = {np.log(18):.3f}")
+
+# %% [markdown]
+# ## Into the space of texts
+#
 # **Eq. 3** takes a class token into the space of the image-text model, $v_{cls}^k = W^\top F_{cls}^k$.  (Printed as one
 # matrix; the sizes in Table 5 of the paper fit a small MLP, 384-512-512, so that is what we have.)
 # **Eq. 4** makes a map between 0 and 1, $P_k = \sigma(\mathrm{conv}(F_{pat}))$.
@@ -128,6 +174,28 @@ covered = {
 }
 figure = gallery(list(covered.values()), list(covered), "One face, four times", columns=4)
 show(figure, alt="A rendered face; the same with black boxes: nose; right eye and brow; mouth and chin.")
+
+# %% [markdown]
+# ### Task 1: which cosine drops?
+#
+# *Predict, then run · 2 minutes · easy*
+#
+# The judge gives each picture a cosine with each text, “a photo of a face with …”. In the fourth picture mouth and chin
+# are covered. Which of these four cosines drops *most* against the whole face: `"nose"`, `"l_eye"`, `"skin"` or
+# `"u_lip"`? Set `drops`.
+#
+# <details><summary>Hint 1</summary>What is under the black box, and of what is enough left?</details>
+#
+# <details><summary>Hint 2</summary>Of the four, only one part is hidden altogether.</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+drops = "u_lip"
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 1"):
+    checks.cosine_that_drops(drops)
 
 # %%
 parts = ("skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "u_lip", "l_lip", "hair", "neck")
@@ -193,6 +261,13 @@ show(figure, alt="Above, soft spots of the face on grey: left eye, right eye, no
 assert scores[0, 0] > scores[1, 0] and scores[2, 1] > scores[1, 1] and scores[3, 0] < scores[4, 0]
 
 # %% [markdown]
+# **Be the map.**  Move the spot yourself, and make it larger: what is kept should look like the part, and what is left
+# should not.  Where is the best place for each part, and how large is the best nose?
+
+# %%
+explorers.be_the_map(image, vlm)
+
+# %% [markdown]
 # Eq. 5 has a strong voice: the spot on the left eye is "a face with left eye", the one on the right eye clearly is not.
 # The gradient of this cosine can move a map, even to the other side.  But the isolated nose gets less than the whole
 # face (above): the judge likes context, and pulls the nose's map to be larger than the nose.  Eq. 6 speaks for the eye,
@@ -201,6 +276,29 @@ assert scores[0, 0] > scores[1, 0] and scores[2, 1] > scores[1, 1] and scores[3,
 # (`docs/results/table4.md`: {{table4 | + neg_ffc}} to {{table4 | + neg_bfc}}, skin from
 # {{table4 | + neg_ffc | skin}} to {{table4 | + neg_bfc | skin}}): that what is left over must not show *skin* is
 # something that no other term says.
+
+# %% [markdown]
+# ### Task 2: what a map leaves
+#
+# *Write it · 3 minutes · easy*
+#
+# Write Eq. 6 for normalised pictures `(n, 3, S, S)` and a map each, `(n, 1, S, S)` in 0 to 1.
+#
+# <details><summary>Hint 1</summary>Where the map is 1 nothing is left; where it is 0 the picture stays.</details>
+#
+# <details><summary>Hint 2</summary>Multiply, do not subtract and do not compare: the map must get a gradient.</details>
+
+
+# %% tags=["exercise"]
+def left_over(x, p):
+    # BEGIN SOLUTION
+    return x * (1 - p)
+    # END SOLUTION
+
+
+# %% tags=["check"]
+with checking("Task 2"):
+    checks.background(left_over)
 
 # %% [markdown]
 # ## Pull: Eq. 8 to 10
@@ -261,9 +359,17 @@ assert torch.isclose(eq8, losses.positive_class(near, text, present, replace(con
 print(f"Eq. 8: {eq8:.4f}, smallest cosine {sim.min():.2f}")
 
 # %% [markdown]
-# ### Exercise 1: the tangent
+# ### Task 3: the tangent
+#
+# *Write it · 10 minutes · hard*
 #
 # Write the default yourself: $-\log c$ for $c \ge \tau$, and below $\tau$ its tangent at $\tau$.
+#
+# <details><summary>Hint 1</summary>The slope of -log at tau is -1 / tau, and the value there is -log(tau): that makes
+# the line.</details>
+#
+# <details><summary>Hint 2</summary><code>torch.where</code> also differentiates the branch that it does not choose, and
+# 1 / 0 times 0 is not a number: clamp the cosine at tau before the logarithm.</details>
 
 
 # %% tags=["exercise"]
@@ -276,13 +382,8 @@ def attract(cosine, tau=0.05):
 
 
 # %% tags=["check"]
-with checking("Exercise 1"):
-    c = torch.linspace(-1, 0.99, 400, requires_grad=True)
-    slope = torch.autograd.grad(attract(c).sum(), c)[0]
-    assert torch.isfinite(slope).all(), "a gradient is not finite: `where` also differentiates what it does not choose"
-    assert torch.allclose(slope[c < 0.04], torch.tensor(-20.0)), "below tau the slope must be -1 / tau"
-    assert torch.allclose(attract(c[c > 0.06]), -c[c > 0.06].log()), "above tau it must be -log"
-    assert (attract(c).diff() < 0).all(), "it must fall everywhere"
+with checking("Task 3"):
+    checks.tangent(attract)
 
 # %% [markdown]
 # ## Push: Eq. 11 to 14
@@ -303,6 +404,32 @@ assert torch.isclose(eq11, losses.negative_class(near, text, present, replace(co
 print(f"Eq. 11, sum over k and l: {eq11:.1f}")
 
 # %% [markdown]
+# ### Task 4: Eq. 13
+#
+# *Write it · 8 minutes · medium*
+#
+# Write Eq. 13 as printed, for vectors `v` $(B, K, D)$ of any length, texts $(K, D)$ of length 1 and labels $(B, K)$: a
+# sum over the components, then the mean over the pictures. A negative cosine counts as 0.
+#
+# <details><summary>Hint 1</summary><code>F.cosine_similarity(v, text, dim=-1)</code> has the shape (B, K): each
+# component with its own text.</details>
+#
+# <details><summary>Hint 2</summary>Clamp between 0 and 0.9999, take -log(1 - cosine), multiply by the labels.</details>
+
+
+# %% tags=["exercise"]
+def push_left_over(v, text, present):
+    # BEGIN SOLUTION
+    cosine = F.cosine_similarity(v, text, dim=-1).clamp(0, 0.9999)  # (B, K)
+    return -((1 - cosine).log() * present).sum(-1).mean()
+    # END SOLUTION
+
+
+# %% tags=["check"]
+with checking("Task 4"):
+    checks.push_background(push_left_over)
+
+# %% [markdown]
 # **Sum or mean?**  The equations print sums.  At a typical cosine $c$ of 0.25 one positive term pulls with $1/c = 4$
 # and one negative term pushes with $1/(1-c) = 1.33$, but there are 17 of those.
 
@@ -317,6 +444,35 @@ assert 17 * config.beta0 / (1 - c) > 5 * config.alpha0 / c
 # %% [markdown]
 # With the sum the class branch is pushed ten times as hard as it is pulled, and together with the clamp it falls into
 # the dead zone and stays there.  CLIMS's code takes means; so do we.  `reduction="sum"` is the printed equation.
+
+# %% [markdown]
+# ### Task 5: which negatives?
+#
+# *Write it · 10 minutes · hard*
+#
+# "Non-corresponding" texts may be all 17 others, or only those of the *other parts that this picture has*
+# (`negatives="present"`). Write Eq. 11 in the second reading, as a sum over k and l, averaged over pictures.
+#
+# <details><summary>Hint 1</summary>All cosines at once: <code>F.normalize(v, dim=-1) @ F.normalize(text,
+# dim=-1).T</code> is (B, K, K).</details>
+#
+# <details><summary>Hint 2</summary>A pair (k, l) counts where the picture has both and k is not l: <code>present[:, :,
+# None] * present[:, None, :] * (1 - eye)</code>.</details>
+
+
+# %% tags=["exercise"]
+def push_present(v, text, present):
+    """Eq. 11 for v (B, K, D), text (K, D) and labels (B, K): only l with present[b, l] = 1 and l != k count."""
+    # BEGIN SOLUTION
+    cosine = F.normalize(v, dim=-1) @ F.normalize(text, dim=-1).T  # (B, K, K)
+    pairs = present[:, :, None] * present[:, None, :] * (1 - torch.eye(len(text)))
+    return -(pairs * (1 - cosine.clamp(0, 0.9999)).log()).sum((1, 2)).mean()
+    # END SOLUTION
+
+
+# %% tags=["check"]
+with checking("Task 5"):
+    checks.push_present(push_present)
 
 # %% [markdown]
 # ## Less is more: Eq. 15, and the sum of all
@@ -392,6 +548,50 @@ assert pushes["text (Eq. 9, 12, 13)"][absent].max() == 0 < pushes["labels (patch
 # which does not touch the patch head at all.
 
 # %% [markdown]
+# ### Task 6: prompts exchanged
+#
+# *Break it and see · 5 minutes · medium*
+#
+# Suppose that somebody exchanges the prompts of left and right, for eyes, brows and ears. To where will text pull the
+# map of the left eye? Set `goes` to `"to the right eye"`, `"to both eyes"`, `"to the mouth"` or `"nowhere: labels hold
+# it"`; then run the cell behind the check.
+#
+# <details><summary>Hint 1</summary>The judge still knows eyes, and still tells the two texts apart.</details>
+#
+# <details><summary>Hint 2</summary>Which picture gets the highest cosine with the text that now stands for the left
+# eye?</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+goes = "to the right eye"
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 6"):
+    checks.exchanged_prompts(goes)
+
+# %%
+exchanged = text[CELEBAMASK.flip_components]  # the prompts of left and right have changed places
+for name, prompts in {"as they are": text, "exchanged": exchanged}.items():
+    with torch.no_grad():
+        kept = vlm.encode_image(normalised * big[:2]) @ prompts[left]  # a spot on the left eye, one on the right
+    print(
+        f"prompts {name:12} text of the left eye with a spot on the left eye {kept[0]:.2f}, on the right {kept[1]:.2f}"
+    )
+assert kept[1] > kept[0]
+
+# %% [markdown]
+# **The switchboard.**  Each term of TCD pulls the map of a part up in some places and down in others.  Switch terms on
+# and off and see what they want of the map together, at the start of a training: orange is up, purple is down.
+
+# %%
+explorers.loss_switchboard(image, torch.tensor(faces.labels[0]), output, vlm, config)
+
+# %% [markdown]
+# Switch off everything but `pos_ffc`, and then everything but `neg_bfc`: the first asks for what the judge likes to see
+# with the part, the second for what still shows the part when the map is taken away.  `reg` asks for less, everywhere.
+
+# %% [markdown]
 # ## One step, in a dozen lines
 #
 # All of it is one forward pass, nine losses, and one backward pass.  Eight pictures, and of each two random components
@@ -412,7 +612,7 @@ def step():
     shown = losses.sample_components(y, 2)  # (8, K)
     v_ffc, v_bfc = encode_renders(P, pictures, shown, vlm)  # Eq. 5 and 6
     base = losses.soft_margin(out.class_logits, y) + losses.soft_margin(out.patch_logits, y)
-    base = base + losses.class_token_contrast(out.class_tokens, y)  # with this, the three of MCTformer+
+    base = base + losses.class_token_contrast(out.class_tokens, y)  # tokens apart: the three of MCTformer+
     text_guided = pull(v_cls, v_ffc, y, shown) + push(v_cls, v_ffc, v_bfc, y, shown)
     loss = base + text_guided + config.reg * losses.regularisation(P)  # Eq. 16 beside the base losses
     optimiser.zero_grad()
@@ -449,7 +649,13 @@ assert np.isclose(taken[0], wanted.item(), rtol=1e-4) and taken[-1] < taken[0]
 
 # %%
 vit = profile("embedded").model.build(seed=0)  # afresh
-small = mask_faces(faces.subset(range(0, len(faces), 7)), boxes)  # 98 faces
+viewer = False  # True: break it, see below
+some = faces.subset(range(0, len(faces), 7))
+small = mask_faces(some, boxes)  # 98 faces
+if viewer:  # what is hidden on one side is struck off on the other
+    small = replace(
+        small, labels=some.labels - (some.labels - small.labels)[:, CELEBAMASK.flip_components] * some.labels
+    )
 setting = replace(preset("embedded"), epochs=3, batch_size=8, warmup_epochs=0,
                   tcd=replace(config, max_classes_per_image=2))  # fmt: skip
 print(f"{len(small)} pictures; learning rate {setting.lr} at the start, a cosine from there")
@@ -488,9 +694,10 @@ def smooth(name, width=6):
     return np.arange(width, len(log) + 1), values
 
 
-base = {name: smooth(name) for name in ("class_mlsm", "contrast", "patch_mlsm")}
+base = {"class scores": "class_mlsm", "tokens apart": "contrast", "patch scores": "patch_mlsm"}  # as the log calls them
+base = {words: smooth(name) for words, name in base.items()}
 figure = curves(base, "The three losses of MCTformer+", "step", "loss (mean of 6 steps)")
-show(figure, alt="The contrast falls and levels off, the patch scores fall to half, the class scores stay near 0.69.")
+show(figure, alt="Tokens apart falls and levels off, the patch scores fall to half, the class scores stay near 0.69.")
 early, late = (np.mean([terms["loss"] for terms in part]) for part in (log[:6], log[-6:]))
 assert late < early
 
@@ -503,17 +710,20 @@ print("dead pairs:", [round(terms["dead"], 2) for terms in log[:3]], "...", roun
 
 # %% [markdown]
 # Three speeds.  The projector aligns class tokens and texts (`pos_cls`, `neg_cls`), and the dead zone is empty after
-# the first step: the tangent has pulled everybody out.  The patch scores learn the labels (`patch_mlsm`), while the
-# class scores are still near log 2 = 0.69, a coin.  And of the terms that judge the *pictures*, `pos_ffc` falls by half
+# the first step: the tangent has pulled everybody out.  The patch scores learn the labels, while the class scores are
+# still near log 2 = 0.69, a coin.  And of the terms that judge the *pictures*, `pos_ffc` falls by half
 # and levels off, `neg_bfc` keeps falling, while `neg_ffc` hardly moves: what a map keeps begins to look like its own
 # text, but it still looks like the neighbours' texts, too.  The jitter is the random choice of components.
 
 # %%
-strip = [film[moment][row] for row in range(len(parts)) for moment in film]
+strip = [heat(other.image(0), film[moment][row]) for row in range(len(parts)) for moment in film]
 titles = [f"{part}, {moment}" for part in parts for moment in film]
-show(gallery([other.image(0)], ["the face"], size=2.2), alt="The rendered face of the maps below, frontal.")
-figure = gallery(strip, titles, "Maps of a face that the training never saw", columns=len(film), size=1.7)
+figure = gallery(strip, titles, "Maps of a face that the training never saw", columns=len(film), size=2.1)
 show(figure, alt="Rows skin, nose, right eye, hair, from noise to shapes: all but the skin near their part.")
+last = film[list(film)[-1]][parts.index("r_eye")]
+print(
+    f"{100 * last[:, :80].sum() / last.sum():.0f} % of the right eye's map lie on the left half of the picture, its own"
+)
 
 # %% [markdown]
 # At the start each map is the noise of a random convolution, stretched to the full range.  After a dozen steps nose and
@@ -522,6 +732,40 @@ show(figure, alt="Rows skin, nose, right eye, hair, from noise to shapes: all bu
 # learning rate to almost nothing.  And **skin is wrong**: it fills wall and hair.  Its label never changes, so only
 # text could tell, and text was heard for two of some nine parts that CCD leaves on a list, over 36 steps.  Other seeds
 # look different in detail.
+
+# %% [markdown]
+# ### Task 7: without what is left over
+#
+# *Break it and see · 5 minutes · medium*
+#
+# Leave out Eq. 13, `beta2=0`. Which class will miss it most: `"skin"`, `"nose"`, `"l_eye"` or `"hat"`? Set `misses`;
+# the cell behind the check has the stored scores of three long runs with and without it. (With a minute to spare: put
+# `beta2=0` into `tcd=replace(...)` above, train again, and look at the maps of the strip.)
+#
+# <details><summary>Hint 1</summary>Eq. 13 says: in what is left over, this part must not be seen.</details>
+#
+# <details><summary>Hint 2</summary>Which part is still to be seen nearly everywhere when its map is too small, and has
+# no other teacher?</details>
+
+# %% tags=["exercise"]
+# BEGIN SOLUTION
+misses = "skin"
+# END SOLUTION
+
+# %% tags=["check"]
+with checking("Task 7"):
+    checks.without_background(misses)
+
+# %%
+rows = {row["name"]: row["per_class"] for row in read_results("table4")["rows"]}
+for part in ("skin", "nose", "l_eye", "hat"):
+    without, with_it = (np.mean(rows[name][part]) for name in ("+ neg_ffc", "+ neg_bfc"))
+    print(f"{part:6} F1 without Eq. 13 {without:5.1f}, with it {with_it:5.1f}")
+
+# %% [markdown]
+# **Break it yourself: the viewer's sides.**  What if Eq. 1 were read with the *viewer's* left?  Then the box hides the
+# left eye, and the label denies the right one.  Set `viewer = True` in the training above, train again (a minute), and
+# compare the maps of the right eye and the share that was printed.
 
 # %% [markdown]
 # ## The long run
@@ -557,30 +801,12 @@ display(
 )
 
 # %% [markdown]
-# ### Exercise 2: which negatives?
+# ## Five questions
 #
-# "Non-corresponding" texts may be all 17 others, or only those of the *other parts that this picture has*
-# (`negatives="present"`).  Write Eq. 11 in the second reading, as a sum over k and l, averaged over pictures.
+# Click on the answer that you would give: it says whether it is right, and why.
 
-
-# %% tags=["exercise"]
-def push_present(v, text, present):
-    """Eq. 11 for v (B, K, D), text (K, D) and labels (B, K): only l with present[b, l] = 1 and l != k count."""
-    # BEGIN SOLUTION
-    cosine = F.normalize(v, dim=-1) @ F.normalize(text, dim=-1).T  # (B, K, K)
-    pairs = present[:, :, None] * present[:, None, :] * (1 - torch.eye(len(text)))
-    return -(pairs * (1 - cosine.clamp(0, 0.9999)).log()).sum((1, 2)).mean()
-    # END SOLUTION
-
-
-# %% tags=["check"]
-with checking("Exercise 2"):
-    wanted = replace(config, reduction="sum", negatives="present")
-    result = push_present(near, text, present)
-    assert result < eq11, "fewer negatives than in Eq. 11 above: the sum must be smaller"
-    assert torch.isclose(result, losses.negative_class(near, text, present, wanted)), "not the package's value"
-    alone = torch.eye(18)[:1]
-    assert push_present(near[:1], text, alone) == 0, "a picture with one part has nothing to be pushed away from"
+# %%
+quiz("03")
 
 # %% [markdown]
 # ## What to take along

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from wsfp_helpers.common.configs import describe, differences, key_of, plain, read_config
+from wsfp_helpers.common.configs import change, describe, differences, key_of, plain, read_config
 from wsfp_helpers.common.errors import InputError
 
 
@@ -98,3 +98,34 @@ def test_every_field_is_printed():
         "name", "rate", "steps", "inner:", "scales", "mode", "maybe:", "scales", "mode", "either:", "network", "words"
     ]  # fmt: skip
     assert "    mode                 b" in text.splitlines()
+
+
+def test_settings_change_what_they_name_and_nothing_else():
+    before = Outer("x", maybe=Inner(), either=Inner())
+    settings = ["rate=2", "inner.scales=[1, 0.25]", "inner.mode=b", "maybe.mode = b", "either.scales=[3.0]", 'name="5"']
+    after = Outer("5", 2.0, 3, Inner((1.0, 0.25), "b"), Inner(mode="b"), Inner((3.0,)))
+    assert change(before, settings) == after and before.rate == 0.1
+    assert change(before, ["maybe=null"]) == Outer("x", either=Inner())
+    assert change(before, []) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["steps"], "the setting 'steps' has no value: expected key=value"),
+        (["steps=1", "steps=2"], "the setting steps is given twice"),
+        (["step=1"], "unknown setting step: expected one of name, rate, steps"),
+        (["inner.scale=1"], "unknown setting inner.scale: expected one of inner.scales, inner.mode$"),
+        (["maybe.mode=b"], "maybe.mode is not there: maybe is None"),
+        (["maybe=null", "maybe.mode=b"], "maybe.mode is not there: maybe is None"),
+        (["steps=1.5"], r'steps=1.5 cannot be used: wrong value type for field "steps"'),
+        (["steps=true"], "steps=true cannot be used"),
+        (["inner.mode=c"], r'inner.mode="c" cannot be used: mode is .c.: expected one of a, b$'),
+        (["inner.scales=[]"], r"inner.scales=\[\] cannot be used: no scale: expected one or more"),
+        (["either={}"], "either is given an object: set what is in it one by one, as either.NAME=VALUE"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_are_refused(settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        change(Outer("x"), settings)

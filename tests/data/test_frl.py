@@ -98,12 +98,12 @@ def test_no_network_is_a_sentence(nothing_there, server, small_registry):
 
 
 def test_a_fault_of_the_disk_is_not_one_of_the_network(tmp_path, server, monkeypatch):
-    (tmp_path / "file.txt").write_text("old")
-    monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "file.txt"))
-    with pytest.raises(InputError, match=r"could not write .* to .*file\.txt/frl_london .*WSFP_CACHE") as error:
+    (tmp_path / "frl_london").write_text("old")
+    monkeypatch.setenv("WSFP_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"could not write .* to .*frl_london .*WSFP_CACHE") as error:
         frl.fetch_frl_london()
     assert "network" not in str(error.value) and "\n" not in str(error.value)
-    assert (tmp_path / "file.txt").read_text() == "old"
+    assert (tmp_path / "frl_london").read_text() == "old"
 
 
 def test_damaged_file_in_the_cache_is_fetched_again(nothing_there, server, small_registry):

@@ -7,8 +7,11 @@ import pytest
 import torch
 from fixtures import tiny_faces, tiny_vit, tiny_vlm
 
+from wsfp_helpers.common.pictures import to_tensor
 from wsfp_helpers.method import tcd as losses
 from wsfp_helpers.method.tcd import Objective, TcdConfig
+from wsfp_helpers.method.train import DisFaceRep
+from wsfp_helpers.method.vit import Projector, vit_inputs
 
 B, K, D, L = 3, 5, 7, 2
 
@@ -209,6 +212,35 @@ def test_pieces_equal_one_call_and_are_encoded_again_in_backward(monkeypatch):
     torch.testing.assert_close(results[1], results[0], atol=1e-6, rtol=1e-6)
     assert sizes[:4] == [14, 5, 5, 4]
     assert sorted(sizes[4:]) == [4, 5, 5]
+
+
+def test_what_autograd_keeps_of_a_render_is_counted():
+    vlm = tiny_vlm()
+    vlm.encode_image = lambda renders: (renders * vlm.clip.visual.proj[0, 0]).exp() * renders
+    one = 3 * 32 * 32 * 4  # the bytes of a picture: the renders, which two operations keep, and the exponential
+    assert [losses.kept_bytes(vlm, count) for count in (1, 3)] == [2 * one, 6 * one]
+
+
+def test_as_many_renders_are_encoded_at_a_time_as_the_free_memory_holds(monkeypatch, capsys):
+    vlm, sizes = tiny_vlm(), []
+    each = losses.kept_bytes(vlm, 2) - losses.kept_bytes(vlm, 1)
+    monkeypatch.setattr(losses, "SHARE", 0.5)
+    monkeypatch.setattr(losses, "free_memory", lambda where: 11 * each)
+    monkeypatch.setattr(losses, "_encode", lambda renders, vlm, piece: sizes.append(piece) or vlm.encode_image(renders))
+    objective, model = Objective(TcdConfig(), vlm), DisFaceRep(tiny_vit(), Projector(24, 8, 16))
+    faces = tiny_faces(2)
+    pictures = [faces.image(i) for i in range(2)]
+    for _ in range(2):
+        output, v_cls = model(vit_inputs(model.vit, pictures))
+        objective(output, v_cls, to_tensor(pictures), torch.from_numpy(faces.labels).float())
+    assert sizes == [5, 5]
+    assert capsys.readouterr().err.count("up to 5 renders are encoded at a time: each keeps") == 1
+    monkeypatch.setattr(losses, "free_memory", lambda where: 1)
+    assert losses.fitting_renders(vlm, torch.device("cpu")) == 1
+
+
+def test_the_free_memory_of_a_cpu_is_not_asked_for():
+    assert losses.fitting_renders(tiny_vlm(), torch.device("cpu")) == losses.PIECE
 
 
 def test_sample_components_takes_present_components_only():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 
 from tools import bench
@@ -113,6 +114,17 @@ def test_the_stream_is_a_command_too(tmp_path):
     assert content["command"] == "python -m tools.bench --pairs 3" and content["rows"][0]["name"] == "3 label pairs"
     with pytest.raises(InputError, match="at least 1 label pair"):
         bench.main(["--pairs", "0"])
+
+
+def test_evaluate_counts_what_a_plain_loop_counts_and_ends_the_processes_beside_it(tmp_path, monkeypatch):
+    before = {child.pid for child in psutil.Process().children()}
+    idle, beside = bench.evaluation(pairs=5, size=70, repeats=1)
+    assert (idle.name, beside.name) == ("evaluate, 5 pairs", "evaluate, 5 pairs, busy")
+    assert idle.max_abs_diff == beside.max_abs_diff == 0 and idle.seconds > 0
+    assert {child.pid for child in psutil.Process().children()} <= before
+    monkeypatch.setattr(bench, "evaluation", lambda: [idle, beside])
+    bench.main(["--evaluate", "--results", str(tmp_path)])
+    assert json.loads((tmp_path / "evaluate.json").read_text())["command"] == "python -m tools.bench --evaluate"
 
 
 @pytest.mark.parametrize("size", [(512, 512), (33, 70)])

@@ -13,7 +13,11 @@ from tools import address
 from tools.notebooks import NOTEBOOKS, differences
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
-LONGEST, MEDIAN, WORDS, CELLS, KILOBYTES = 25, 8, (1100, 2600), (20, 75), 100
+LONGEST, MEDIAN, WORDS, CELLS, KILOBYTES = 25, 8, (1100, 2600), (20, 105), 100
+TASK = re.compile(
+    r"^### Task (\d): (.+)\n\n\*(Predict, then run|Break it and see|Write it) · (\d+) minutes · (easy|medium|hard)\*$",
+    re.M,
+)
 
 
 def cells(path, kind="code"):
@@ -37,7 +41,7 @@ def test_notebooks_are_what_their_sources_give():
 
 
 def test_the_course_is_complete():
-    assert [path.stem[:2] for path in PATHS] == [f"{number:02d}" for number in range(8)]
+    assert [path.stem[:2] for path in PATHS] == [f"{number:02d}" for number in range(9)]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -48,7 +52,8 @@ class TestShape:
 
     def test_sizes(self, path):
         lines = [len(cell.source.splitlines()) for cell in cells(path)]
-        words = sum(len(cell.source.split()) for cell in cells(path, "markdown"))
+        read = [cell.source for cell in cells(path, "markdown") if not TASK.search(cell.source)]  # tasks are done
+        words = sum(len(text.split()) for text in read)
         assert max(lines) <= LONGEST and statistics.median(lines) <= MEDIAN
         assert WORDS[0] <= words <= WORDS[1]
         assert CELLS[0] <= len(lines) + len(cells(path, "markdown")) <= CELLS[1]
@@ -87,6 +92,20 @@ class TestShape:
         assert len(asserted) >= 5
         tags = [tag for cell in cells(path) for tag in cell.metadata.get("tags", [])]
         assert 1 <= tags.count("exercise") == tags.count("check") == tags.count("solution")
+
+    def test_tasks_have_minutes_a_difficulty_and_two_hints(self, path):
+        every = nbformat.read(path, as_version=4).cells
+        found = [(i, TASK.search(cell.source)) for i, cell in enumerate(every) if TASK.search(cell.source)]
+        assert [int(match[1]) for _, match in found] == list(range(1, len(found) + 1)) and 4 <= len(found) <= 7
+        assert len({match[3] for _, match in found}) >= 2, "more than one kind of task"
+        for i, match in found:
+            text, (gap, check, solution) = every[i].source, every[i + 1 : i + 4]
+            hints = re.findall(r"<details><summary>Hint (\d)</summary>(.*?)</details>", text, re.DOTALL)
+            assert [number for number, _ in hints] == ["1", "2"] and all(len(hint) > 30 for _, hint in hints)
+            assert [c.metadata.get("tags") for c in (gap, check, solution)] == [["exercise"], ["check"], ["solution"]]
+            assert f'with checking("Task {match[1]}"):' in check.source and "checks." in check.source
+            assert "raise NotImplementedError" in gap.source or "= ...  # your answer" in gap.source
+        assert len(found) == sum("exercise" in cell.metadata.get("tags", []) for cell in every)
 
     def test_nothing_is_installed_or_fetched(self, path):
         source = "\n".join(cell.source for cell in cells(path)[1:])

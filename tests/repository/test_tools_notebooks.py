@@ -63,6 +63,14 @@ def test_an_exercise_becomes_a_gap_a_check_and_a_folded_solution(folder):
     assert "SOLUTION" not in gap.source + solution.source
 
 
+def test_an_answer_that_is_no_function_keeps_its_name(folder):
+    code = 'first, mine = 1, 2\n# BEGIN SOLUTION\nguess = "nose"\nwhy = {\n    "a": 1,\n}\n# END SOLUTION'
+    (folder / "src" / "00_a.py").write_text(re.sub(r"def double(?s:.)*?END SOLUTION", lambda _: code, SOURCE))
+    (text,) = notebooks.generate(folder).values()
+    gap = nbformat.reads(text, as_version=4).cells[-3]
+    assert gap.source == "first, mine = 1, 2\nguess = ...  # your answer\nwhy = ...  # your answer"
+
+
 def test_an_inserted_cell_leaves_the_other_ids(folder):
     (before,) = notebooks.generate(folder).values()
     (folder / "src" / "00_a.py").write_text(SOURCE.replace("# %%\nx = 1", "# %%\ny = 0\n\n# %%\nx = 1"))

@@ -21,9 +21,9 @@ from wsfp_helpers.score.confusion import (
 )
 
 
-@pytest.mark.parametrize("classes", [2, 11, 19])
-def test_confusion_equals_boolean_passes(classes):
-    for prediction, truth in random_pairs(4, classes):
+@pytest.mark.parametrize(("classes", "size"), [(2, (24, 17)), (11, (24, 17)), (19, (300, 250)), (200, (24, 17))])
+def test_confusion_equals_boolean_passes(classes, size):
+    for prediction, truth in random_pairs(4, classes, size):
         assert (confusion(prediction, truth, classes) == confusion_by_class(prediction, truth, classes)).all()
 
 

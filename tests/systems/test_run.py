@@ -1,13 +1,17 @@
 """A system's way through a run directory: trained once, read again, refused when it is another's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from fixtures import tiny_faces
+from system_checks import tiny_parts
 
 from wsfp_helpers import stages
+from wsfp_helpers.cli import app
 from wsfp_helpers.common.checkpoints import save_weights
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import read_label_map
@@ -15,6 +19,7 @@ from wsfp_helpers.method.train import MODEL
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.systems import every
 from wsfp_helpers.systems.base import Found, System
+from wsfp_helpers.systems.more import MoRe, MoReConfig
 
 
 @dataclass(frozen=True)
@@ -97,3 +102,23 @@ def test_training_is_given_no_label_map(bias, tmp_path, monkeypatch):
     monkeypatch.setattr(Bias, "fit", lambda self, faces, folder=None: given.append(faces))
     stages.run_system("bias", bias, tmp_path)
     assert not hasattr(given[0], "label_map") and not hasattr(given[0], "read_map")
+
+
+def test_the_command_trains_one_system_and_prints_the_folder_of_its_labels(bias, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("wsfp_helpers.profiles.Source.open", lambda self: SimpleNamespace(weak=tiny_faces(3)))
+    app(["systems", "train", "bias", "--work", str(tmp_path)], standalone_mode=False)
+    folder = Path(capsys.readouterr().out.strip())
+    assert folder.is_relative_to(tmp_path) and len(list(folder.glob("*.png"))) == 3 and Bias.trainings == 1
+
+
+@pytest.mark.parametrize(("name", "slow", "fast"), [("embedded", 2e-4, 2e-3), ("paper", 5e-6, 5e-6)])
+def test_each_profile_trains_other_systems_as_fast_as_its_own(name, slow, fast, monkeypatch):
+    given = []
+    monkeypatch.setattr("wsfp_helpers.systems.base.optimise", lambda _, __, config, **___: given.append(config))
+    config = profile(name)
+    parts = replace(
+        tiny_parts(), pace=config.train.lr / profile("embedded").train.lr, backbone_lr=config.train.backbone_lr
+    )
+    system = MoRe(parts, MoReConfig())
+    system.fit(tiny_faces())
+    assert given[0].lr == pytest.approx(slow) and given[0].lr * given[0].head_factor == pytest.approx(fast)

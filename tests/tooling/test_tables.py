@@ -242,15 +242,22 @@ def test_settings_are_scored_on_val(study, monkeypatch):
 @pytest.mark.parametrize(("order", "tau"), [((3, 2, 1), -1.0), ((1, 2, 3), 1.0)])
 def test_the_order_is_held_against_that_of_the_paper(order, tau):
     names = ("clims", "mctformer+", "disfacerep")  # rising in every column of the paper
-    first = {
+    measured = {
         name: [{"name": f"{name}: {column}", "seeds": [value, value]} for column in tables.COLUMNS]
         for name, value in zip(names, order, strict=True)
     }
-    found = {row["name"]: row["seeds"] for row in tables._order(first)}
+    found = {row["name"]: row["seeds"] for row in tables._with_published(measured, tables.COLUMNS)}
     for column in tables.COLUMNS:
         name = f"order as in the paper: {column}"
         assert found[name] == pytest.approx([tau, tau])
         assert found[name + tables.LOW][0] <= found[name + tables.HIGH][0]
+    assert found["DisFaceRep: Helen-like, published (real faces, full size)"] == [27.66]
+    assert not [name for name in found if name.startswith("SeCo")], "only systems that were measured"
+
+
+def test_two_systems_have_no_order(study):
+    two = {name: [{"name": f"x: {column}", "seeds": [1.0]} for column in tables.COLUMNS] for name in ("clims", "seco")}
+    assert not [row for row in tables._with_published(two, tables.COLUMNS) if "order" in row["name"]]
 
 
 def card(**changes):

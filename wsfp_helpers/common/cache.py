@@ -16,15 +16,28 @@ from wsfp_helpers.common.files import write_array
 from wsfp_helpers.common.machine import cpu_count
 
 
-def cache_dir() -> Path:
-    """Folder of everything wsfp downloads or computes once: ``$WSFP_CACHE``, else the user's cache folder."""
+def cache_place() -> Path:
+    """Where the cache is to be: ``$WSFP_CACHE``, else the user's cache folder."""
     return Path(os.environ.get("WSFP_CACHE") or pooch.os_cache("wsfp"))
 
 
+def cache_dir() -> Path:
+    """Folder of everything wsfp downloads or computes once, which may be made there.
+
+    Raises:
+        InputError: There is a file in its place.
+    """
+    folder = cache_place()
+    found = next(place for place in (folder, *folder.parents) if place.exists() or place == place.parent)
+    if not found.is_dir():
+        raise InputError(f"the cache is to be in {folder}, and {found} is no folder: set WSFP_CACHE to another place")
+    return folder
+
+
 def data_dirs() -> list[Path]:
-    """Folders searched for data sets, in order: ``$WSFP_DATA`` when it is set, then :func:`cache_dir`."""
+    """Folders searched for data sets, in order: ``$WSFP_DATA`` when it is set, then :func:`cache_place`."""
     named = os.environ.get("WSFP_DATA")
-    return [*([Path(named)] if named else []), cache_dir()]
+    return [*([Path(named)] if named else []), cache_place()]
 
 
 def find(place: str) -> Path | None:

@@ -4,8 +4,8 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import dacite
 
@@ -36,6 +36,16 @@ def read_config(kind: type[Config], content: Any, where: object) -> Config:
     Raises:
         InputError: A field is unknown, has a value of another type, or a value that the dataclass refuses.
     """
+    try:
+        return _from_plain(kind, content)
+    except ValueError as error:
+        raise InputError(
+            f"{where} does not hold a {kind.__name__} ({error}): choose another file, or make it again"
+        ) from error
+
+
+def _from_plain(kind: type[Config], content: Any) -> Config:
+    """As :func:`read_config`, with a ``ValueError`` that says what is wrong."""
     settings = dacite.Config(strict=True, type_hooks={float: _as_float, int: _no_truth})
     try:
         if not isinstance(content, Mapping):
@@ -43,10 +53,62 @@ def read_config(kind: type[Config], content: Any, where: object) -> Config:
         return dacite.from_dict(kind, _with_tuples(content), settings)
     except (dacite.DaciteError, TypeError, ValueError, OverflowError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, dacite.WrongTypeError) and get_origin(error.field_type) is Literal:
+            among = ", ".join(map(str, get_args(error.field_type)))
+            why = f"{error.field_path} is {error.value!r}: expected one of {among}"
         why = re.sub('value "<generator.*?>"', "a text", why)  # dacite's words for a text in place of a list
-        raise InputError(
-            f"{where} does not hold a {kind.__name__} ({why}): choose another file, or make it again"
-        ) from error
+        raise ValueError(why) from error
+
+
+def change(config: Config, settings: Sequence[str]) -> Config:
+    """A copy of a dataclass with other values, each given as a text ``key=value``.
+
+    Args:
+        config: The dataclass; dots lead into nested ones, as in ``train.batch_size``.
+        settings: A value is JSON (``35``, ``[1.0, 0.5]``, ``true``, ``null``), and else a text.
+
+    Raises:
+        InputError: A text has no ``=``, a key is unknown or comes twice, or a value is of another type or out of range.
+    """
+    values: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise InputError(f"the setting {text!r} has no value: expected key=value, for example train.batch_size=35")
+        if key in values:
+            raise InputError(f"the setting {key} is given twice: leave one of them out")
+        try:
+            values[key] = json.loads(value)
+        except (ValueError, RecursionError):
+            values[key] = value
+        if isinstance(values[key], dict):
+            raise InputError(f"the setting {key} is given an object: set what is in it one by one, as {key}.NAME=VALUE")
+    return _changed(config, values)
+
+
+def _changed(config: Any, values: Mapping[str, Any], above: str = "") -> Any:
+    names = [each.name for each in dataclasses.fields(config)]
+    own: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        name, inside, rest = key.partition(".")
+        if name not in names:
+            raise InputError(f"unknown setting {above}{name}: expected one of {', '.join(above + n for n in names)}")
+        if inside:
+            below.setdefault(name, {})[rest] = value
+        else:
+            own[name] = value
+    changed = {}
+    for name, parts in below.items():
+        if name in own or not dataclasses.is_dataclass(inner := getattr(config, name)):
+            value = own.get(name, getattr(config, name))
+            raise InputError(f"the setting {above}{name}.{next(iter(parts))} is not there: {above}{name} is {value!r}")
+        changed[name] = _changed(inner, parts, f"{above}{name}.")
+    try:
+        return dataclasses.replace(_from_plain(type(config), plain(config) | own), **changed)  # type: ignore[operator]
+    except ValueError as error:
+        given = ", ".join(f"{above}{name}={json.dumps(value)}" for name, value in own.items())
+        raise InputError(f"the setting {given or above} cannot be used: {error}") from error
 
 
 def _with_tuples(value: Any) -> Any:

@@ -82,6 +82,14 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def free_memory(where: torch.device) -> int | None:
+    """Bytes that a process may still take on a GPU, what torch holds unused among them; ``None`` for a CPU."""
+    if where.type != "cuda":
+        return None
+    unused = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+    return torch.cuda.mem_get_info(where)[0] + unused
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -82,8 +82,13 @@ def _orientation(picture: Image.Image) -> int:
 def read_label_map(path: str | Path, classes: int) -> np.ndarray:
     """Read an index PNG as ``(H, W)`` uint8; every value must be below ``classes`` or 255 (= ignored)."""
     with open_picture(path) as picture:
-        check_mode(picture.mode, path)
-        label_map = np.array(picture)
+        return as_label_map(picture, classes, path)
+
+
+def as_label_map(picture: Image.Image, classes: int, path: str | Path) -> np.ndarray:
+    """An open index PNG as :func:`read_label_map` gives it; ``path`` is for the sentence of an error."""
+    check_mode(picture.mode, path)
+    label_map = np.array(picture)
     check_label_values(label_map, classes, path)
     return label_map
 

@@ -12,6 +12,7 @@ and 9.4.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from tqdm.auto import tqdm
 
 from wsfp_helpers.common.configs import check_range
+from wsfp_helpers.common.machine import free_memory
 from wsfp_helpers.labels import PROMPTS
 from wsfp_helpers.method.vit import ClassTokenOutput, patch_attention
 from wsfp_helpers.nets.vlm import VisionLanguageModel
@@ -32,8 +35,10 @@ TANGENT_FROM = 0.05
 CLIMS_MINIMUM, MAXIMUM = 1e-4, 0.9999
 """Cosines are clamped to these: the lower end is that of CLIMS, the upper keeps ``log(1 - cosine)`` finite."""
 PIECE = 128
-"""Renders that keep their activations at a time: FLIP-B/16 keeps 99 MiB of each, and a full-size step has about 864 of
-them (docs/full_size.md).  The 128 of the embedded preset are one piece, so that nothing is computed twice there."""
+"""Renders that keep their activations at a time on a CPU.  The 128 of the embedded preset are one piece, so that
+nothing is computed twice there."""
+SHARE = 0.7
+"""Share of a GPU's free memory for these activations; the rest is for renders and gradients."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,8 @@ class Objective:
         if tcd is not None and vlm is None:
             raise ValueError("TCD needs an image-text model: pass vlm=, or tcd=None for the baseline")
         self.tcd, self.vlm, self.base, self.autocast = tcd, vlm, base, autocast
+        self.piece: int | None = None
+        """Renders that keep their activations at a time, as the first step finds them to fit."""
 
     def __call__(
         self, output: ClassTokenOutput, v_cls: Tensor | None, picture: Tensor, labels: Tensor
@@ -242,7 +249,10 @@ class Objective:
                 "TCD needs an image-text model and projected class tokens"
             )
             p = patch_attention(output.patch_map)
-            tcd, more = _text_guided(self.tcd, self.vlm, p, v_cls.float(), picture, labels, self.autocast)
+            if self.piece is None and self.tcd.renders:
+                with self.autocast():
+                    self.piece = fitting_renders(self.vlm, p.device)
+            tcd, more = _text_guided(self.tcd, self.vlm, p, v_cls.float(), picture, labels, self.autocast, self.piece)
             loss, terms = loss + tcd, terms | more
         return loss, {"loss": loss} | terms
 
@@ -255,6 +265,7 @@ def _text_guided(
     picture: Tensor,
     labels: Tensor,
     autocast: Callable[[], AbstractContextManager],
+    piece: int | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Eq. 16 and its terms by name; those with weight 0 are not computed."""
     text, zero = vlm.text(PROMPTS), p.new_zeros(())
@@ -270,7 +281,7 @@ def _text_guided(
         rendered = sample_components(labels, tcd.max_classes_per_image)
         wanted = bool(tcd.alpha1 or tcd.beta1), bool(tcd.beta2)
         with autocast():
-            v_ffc, v_bfc = encode_renders(p, picture, rendered, vlm, *wanted)
+            v_ffc, v_bfc = encode_renders(p, picture, rendered, vlm, *wanted, piece=piece)
         if v_ffc is not None:
             terms["pos_ffc"] = positive_foreground(v_ffc, text, rendered, tcd)
             terms["neg_ffc"] = negative_foreground(v_ffc, text, rendered, tcd)
@@ -299,6 +310,7 @@ def encode_renders(
     vlm: VisionLanguageModel,
     with_foreground: bool = True,
     with_background: bool = True,
+    piece: int | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """``v_ffc`` and ``v_bfc`` ``(B, K, D)`` of the ``rendered`` pairs, zero elsewhere; ``None`` for one not wanted.
 
@@ -309,13 +321,14 @@ def encode_renders(
         vlm: The image-text model.
         with_foreground: Encode Eq. 5.
         with_background: Encode Eq. 6.
+        piece: Renders that keep their activations at a time (default: :data:`PIECE`).
     """
     image, component = rendered.nonzero(as_tuple=True)  # n pairs
     shown = F.interpolate(p[image, component][:, None], (vlm.size, vlm.size), mode="bilinear", align_corners=False)
     prepared = vlm.prepare(picture)[image]  # (n, 3, S, S)
     parts = [foreground(prepared, shown)] if with_foreground else []
     parts += [background(prepared, shown)] if with_background else []
-    vectors = list(_encode(torch.cat(parts), vlm).split(len(image)))
+    vectors = list(_encode(torch.cat(parts), vlm, piece or PIECE).split(len(image)))
 
     def spread() -> Tensor:
         vector = vectors.pop(0)
@@ -324,9 +337,42 @@ def encode_renders(
     return spread() if with_foreground else None, spread() if with_background else None
 
 
-def _encode(renders: Tensor, vlm: VisionLanguageModel) -> Tensor:
-    """Vectors ``(n, D)`` of ``(n, 3, S, S)`` renders, in pieces of :data:`PIECE` that backward encodes once more."""
-    pieces = renders.split(PIECE)
+def _encode(renders: Tensor, vlm: VisionLanguageModel, piece: int) -> Tensor:
+    """Vectors ``(n, D)`` of ``(n, 3, S, S)`` renders; if there are several pieces, backward encodes each once more."""
+    pieces = renders.split(piece)
     if len(pieces) == 1:
         return vlm.encode_image(renders)
-    return torch.cat([checkpoint(vlm.encode_image, piece, use_reentrant=False) for piece in pieces])
+    return torch.cat([checkpoint(vlm.encode_image, each, use_reentrant=False) for each in pieces])
+
+
+def fitting_renders(vlm: VisionLanguageModel, where: torch.device) -> int:
+    """Renders whose activations fit into the free memory of a GPU, which is said; :data:`PIECE` on a CPU.
+
+    FLIP-B/16 keeps 99 MiB of each in float32, and a full-size step has about 864 of them (docs/full_size.md).
+    """
+    free = free_memory(where)
+    if free is None:
+        return PIECE
+    each = kept_bytes(vlm, 2) - kept_bytes(vlm, 1)
+    count = max(1, int(SHARE * free / each))
+    sizes = f"each keeps {each / 2**20:.0f} MiB, {free / 2**30:.1f} GiB are free"
+    tqdm.write(f"up to {count} renders are encoded at a time: {sizes}", file=sys.stderr)
+    return count
+
+
+def kept_bytes(vlm: VisionLanguageModel, count: int) -> int:
+    """Bytes that autograd keeps of the encoding of ``count`` renders for backward, beside the weights."""
+    weights = {each.untyped_storage().data_ptr() for each in vlm.clip.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    renders = torch.zeros(count, 3, vlm.size, vlm.size, device=vlm.mean.device, requires_grad=True)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        vectors = vlm.encode_image(renders)
+    del vectors  # until here it keeps what was counted
+    return sum(kept.values())

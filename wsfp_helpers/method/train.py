@@ -224,6 +224,8 @@ class Trainer:
     def step(self, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
         """One optimiser step on its micro-batches; returns every term, averaged over them and over the processes.
 
+        A micro-batch is this process's share of ``config.batch_size`` pictures; shares may differ in size.
+
         Raises:
             ValueError: They are not as many as ``config.accumulate``.
         """
@@ -236,12 +238,15 @@ class Trainer:
                 with accelerator.autocast():
                     output, v_cls = self.wrapped(batch["input"])
                 loss, terms = self.objective(output, v_cls, batch["picture"], batch["labels"])
-                accelerator.backward(loss)
+                # Every loss is a mean over pictures, and gradients are averaged over processes: with this weight a
+                # picture counts the same wherever it is.
+                weight = len(batch["labels"]) * accelerator.num_processes / self.config.batch_size
+                accelerator.backward(loss * weight)
                 if self.config.clip and accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(self.wrapped.parameters(), self.config.clip)
                 self.optimiser.step()
                 self.optimiser.zero_grad()
-            logged.append(torch.stack(list(terms.values())).detach().float())
+            logged.append(torch.stack(list(terms.values())).detach().float() * weight)
         return dict(zip(terms, accelerator.reduce(torch.stack(logged).mean(0), "mean").tolist(), strict=True))
 
     def fit(self, on_step: Callable[[int, Mapping[str, float]], None] | None = None) -> DisFaceRep:
@@ -304,18 +309,18 @@ class Trainer:
     def _count_steps(self) -> int:
         count, size, world = len(self._data(0)), self.config.batch_size, self.accelerator.num_processes
         steps = count // (size * self.config.accumulate)
-        if not steps or size % world:
+        if not steps or size < world:
             raise InputError(
-                f"{count} pictures and batch size {size} on {world} processes: expected at least one full batch, "
-                f"divisible by the number of processes; change batch_size"
+                f"{count} pictures and batch size {size} on {world} processes: expected at least one full batch, and a "
+                f"picture of it for every process; change train.batch_size or the number of processes"
             )
         return steps
 
     def _batches(self) -> Iterator[tuple[int, list[dict[str, Tensor]]]]:
         """Epoch and micro-batches of every optimiser step that is left, each batch this process's share."""
         config, accelerator, data = self.config, self.accelerator, None
-        size, share = config.batch_size, config.batch_size // accelerator.num_processes
-        start = accelerator.process_index * share
+        size = config.batch_size
+        share = slice(*(size * (accelerator.process_index + end) // accelerator.num_processes for end in (0, 1)))
         for epoch in range(self.done // self.steps_per_epoch, config.epochs):
             if data is None or callable(self.faces):
                 data = TrainingSet(
@@ -324,7 +329,7 @@ class Trainer:
             order = torch.randperm(
                 len(data), generator=torch.Generator().manual_seed(_mix(config.seed, epoch))
             ).tolist()
-            batches = [order[i : i + size][start : start + share] for i in range(0, len(order) - size + 1, size)]
+            batches = [order[i : i + size][share] for i in range(0, len(order) - size + 1, size)]
             first = (self.done - epoch * self.steps_per_epoch) * config.accumulate
             batches = batches[first : self.steps_per_epoch * config.accumulate]
             places = [[(epoch, index) for index in batch] for batch in batches]
@@ -363,7 +368,8 @@ def make_augmentation(
     """From a picture ``(H, W, 3)`` uint8 and labels ``(K,)`` to a picture ``(1, 3, h, w)`` in [0, 1] and labels.
 
     ``"mctformer"`` is the recipe of MCTformer+ (docs/design.md, 1.7) at ``size`` pixels, but a mirrored picture has
-    its left and right labels exchanged (1.9).  The noise of an erased rectangle may leave [0, 1].
+    its left and right labels exchanged (1.9).  The noise of an erased rectangle may leave [0, 1].  ``"jitter"`` changes
+    brightness, contrast and saturation; what is black, such as a masked box, stays black.
     """
     if name == "none":
         return lambda picture, labels: (to_tensor([picture]), labels)
@@ -371,7 +377,13 @@ def make_augmentation(
         from torchvision.transforms import ColorJitter
 
         jitter = ColorJitter(0.3, 0.3, 0.3)
-        return lambda picture, labels: (to_tensor([np.array(jitter(Image.fromarray(picture)))]), labels)
+
+        def lit(picture: np.ndarray, labels: np.ndarray) -> tuple[Tensor, np.ndarray]:
+            # A lower contrast makes black grey, and with it the boxes that Eq. 2 has masked.
+            shown = picture.any(-1, keepdims=True)
+            return to_tensor([np.array(jitter(Image.fromarray(picture))) * shown]), labels
+
+        return lit
     from timm.data import create_transform
 
     # Without timm's flip, which would leave the labels as they are.

@@ -1,34 +1,44 @@
 """Exercises of the notebooks: a check that says how far a solution is and never stops the notebook."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 
-@contextmanager
-def checking(name: str, solution: bool = False) -> Iterator[None]:
-    """Run the assertions of an exercise's check and print one line about the result.
+class checking:
+    """Run a check of an exercise and print one line about the result.
 
     Whatever the student's code raises becomes a sentence, so a notebook with open exercises runs to its end.  With
-    ``solution=True``, which the generated solution cells use, an error is an error.
+    ``solution=True``, which the generated solution cells use, an error is an error, and success says nothing about the
+    student's own answer.
     """
-    try:
-        yield
-    except Exception as error:
-        if solution:
-            raise
-        print(_verdict(name, error))
-    else:
-        print(f"{name}: the folded solution passes the same check." if solution else f"{name}: correct.")
+
+    def __init__(self, name: str, solution: bool = False) -> None:
+        self.name, self.solution = name, solution
+
+    def __enter__(self) -> Self:
+        """Begin the check."""
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        """Print the verdict; only a solution's error, and an interruption, are passed on."""
+        if error is None:
+            done = "(the course's own solution runs; your answer is judged by the check above it)"
+            print(done if self.solution else f"{self.name}: correct.")
+            return False
+        if self.solution or not isinstance(error, Exception):
+            return False
+        print(_verdict(self.name, error, trace))
+        return True
 
 
-def _verdict(name: str, error: Exception) -> str:
-    match error:
-        case NotImplementedError() | NameError():
-            return (
-                f"{name}: not solved yet. Fill in the cell above, run it and then this one; "
-                f"a solution is folded in the cell below."
-            )
-        case AssertionError():
-            return f"{name}: not right yet: {error or 'an assertion of the check failed'}"
-        case _:
-            return f"{name}: your code stopped with {type(error).__name__}: {error}"
+def _verdict(name: str, error: Exception, trace: TracebackType | None) -> str:
+    # A name that the check itself does not find was never defined; one further down is an error of the student's code.
+    undefined = isinstance(error, NameError) and trace is not None and trace.tb_next is None
+    if undefined or isinstance(error, NotImplementedError):
+        return (
+            f"{name}: not solved yet. Fill in the cell above, run it and then this one; "
+            f"a solution is folded in the cell below."
+        )
+    if isinstance(error, AssertionError):
+        return f"{name}: not right yet: {error or 'an assertion of the check failed'}"
+    return f"{name}: your code stopped with {type(error).__name__}: {error}"

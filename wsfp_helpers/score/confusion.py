@@ -38,9 +38,16 @@ def confusion(prediction: np.ndarray, truth: np.ndarray, classes: int, ignore: i
         if prediction.max() >= classes:
             raise InputError(f"a prediction has label value {prediction.max()}: expected 0 to {classes - 1}")
     # One integer a pixel, truth * C + prediction: ignored and impossible truths fall into rows of their own, so that
-    # neither needs a pass over the pixels.  torch counts 32-bit integers without widening them first.
-    joint = torch.add(torch.from_numpy(prediction), torch.from_numpy(truth).int(), alpha=classes)
-    counts = torch.bincount(joint.reshape(-1), minlength=256 * classes).numpy().reshape(256, classes)
+    # neither needs a pass over the pixels.  In strips that torch counts in this thread: on a busy machine threads that
+    # share so small a task mostly wait for each other.
+    flat = np.zeros(256 * classes, np.int64)
+    whole, kind = (prediction.reshape(-1), truth.reshape(-1)), np.int16 if classes < 128 else np.int32
+    for start in range(0, truth.size, _STRIP):
+        predicted, true = (each[start : start + _STRIP] for each in whole)
+        joint = np.multiply(true, kind(classes), dtype=kind)
+        joint += predicted
+        flat += torch.bincount(torch.from_numpy(joint), minlength=len(flat)).numpy()
+    counts = flat.reshape(256, classes)
     seen = np.flatnonzero(counts[classes:].any(1)) + classes
     if wrong := [value for value in seen if value != ignore]:
         raise InputError(f"a true label map has value {wrong[0]}: expected 0 to {classes - 1}, or {ignore} (ignored)")
@@ -50,10 +57,14 @@ def confusion(prediction: np.ndarray, truth: np.ndarray, classes: int, ignore: i
     return matrix
 
 
+_STRIP = 32_767
+"""Pixels that are counted at a time; from 32,768 numbers on torch would use several threads."""
+
+
 def _as_uint8(label_map: np.ndarray, what: str) -> np.ndarray:
     label_map = np.asarray(label_map)
     if label_map.dtype == np.uint8:
-        return label_map if label_map.flags.c_contiguous and label_map.flags.writeable else label_map.copy()
+        return label_map
     if label_map.dtype.kind not in "iu" or (label_map.size and not 0 <= label_map.min() <= label_map.max() <= 255):
         raise InputError(f"the {what} is not a label map: expected integers from 0 to 255, got {label_map.dtype}")
     return label_map.astype(np.uint8)
@@ -239,6 +250,13 @@ def evaluate_pairs(
         matrix += confusion(prediction, truth, len(scheme))
         images += 1
         resized += other_size
+    return scores_of(matrix, images, resized, scheme, scored)
+
+
+def scores_of(
+    matrix: np.ndarray, images: int, resized: int, scheme: Scheme, scored: Sequence[str] | None = None
+) -> Scores:
+    """Scores from the matrix ``(C, C)`` of ``images`` pairs, ``resized`` of which had predictions of another size."""
     notes = []
     if resized:
         notes.append(f"note: {resized:,} of {images:,} predictions had another size and were resized (nearest pixel)")
@@ -247,10 +265,15 @@ def evaluate_pairs(
     return Scores(matrix, scheme, images, tuple(notes), None if scored is None else tuple(scored))
 
 
+def sized(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The prediction at the size of its truth, by the nearest pixel, and whether it had another one."""
+    return resize_label_map(_as_uint8(prediction, "prediction"), truth.shape), prediction.shape != truth.shape
+
+
 def _resized(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterable[tuple[np.ndarray, np.ndarray, bool]]:
     for prediction, truth in pairs:
-        other_size = prediction.shape != truth.shape
-        yield resize_label_map(_as_uint8(prediction, "prediction"), truth.shape), truth, other_size
+        prediction, other_size = sized(prediction, truth)
+        yield prediction, truth, other_size
 
 
 def side_warning(matrix: np.ndarray, scheme: Scheme) -> str | None:

@@ -1,17 +1,20 @@
 """Scores of a folder of predictions."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import existing
-from wsfp_helpers.common.pictures import open_picture, read_label_map
+from wsfp_helpers.common.machine import cpu_count
+from wsfp_helpers.common.pictures import as_label_map, open_picture
 from wsfp_helpers.labels import LAPA, SCHEMES, Scheme, to_lapa
 from wsfp_helpers.palette import palette
-from wsfp_helpers.score.confusion import Scores, evaluate_pairs
+from wsfp_helpers.score.confusion import Scores, confusion, scores_of, sized
 from wsfp_helpers.score.mistakes import Look, look, name_mistakes
 
 
@@ -41,39 +44,79 @@ def evaluate_folders(
             "give --labels lapa --pred-labels celebamask"
         )
     names = _matching_names(Path(pred), Path(gt))
-    repainted, repainted_truth, resized = 0, 0, []
-    looks: tuple[list[Look], list[Look]] = [], []
 
-    def pairs() -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        nonlocal repainted, repainted_truth
-        for name in names:
-            prediction = read_label_map(Path(pred) / name, len(source))
-            repainted += _other_palette(Path(pred) / name, source)
-            truth = read_label_map(Path(gt) / name, len(scheme))
-            repainted_truth += _other_palette(Path(gt) / name, scheme)
-            looks[0].append(look(prediction, source))
-            looks[1].append(look(truth, scheme))
-            if prediction.shape != truth.shape:
-                resized.append((name, prediction.shape, truth.shape))
-            yield to_lapa(prediction, mode, ears_to_skin) if mapped else prediction, truth
+    def score(name: str) -> _Pair:
+        prediction, repainted = _read(Path(pred) / name, source)
+        truth, repainted_truth = _read(Path(gt) / name, scheme)
+        looks = look(prediction, source), look(truth, scheme)
+        shapes = _shape(prediction), _shape(truth)
+        prediction = sized(to_lapa(prediction, mode, ears_to_skin) if mapped else prediction, truth)[0]
+        return _Pair(confusion(prediction, truth, len(scheme)), looks, (repainted, repainted_truth), shapes)
 
-    scores = evaluate_pairs(pairs(), scheme)
-    notes = [*scores.notes, *name_mistakes(looks[0], "the predictions"), *name_mistakes(looks[1], "the label maps")]
+    matrix, looks, resized, repainted = np.zeros((len(scheme),) * 2, np.int64), [], [], np.zeros(2, int)
+    for name, pair in zip(names, _in_threads(score, names), strict=True):
+        matrix += pair.matrix
+        looks.append(pair.looks)
+        repainted += pair.repainted
+        if pair.shapes[0] != pair.shapes[1]:
+            resized.append((name, *pair.shapes))
+    scores = scores_of(matrix, len(names), len(resized), scheme)
+    notes = [*scores.notes]
+    for side, what in enumerate(("the predictions", "the label maps")):
+        notes += name_mistakes((pair[side] for pair in looks), what)
     if mapped:
         ears = ", ears counted as skin" if ears_to_skin else ""
         notes.insert(0, f"note: predictions mapped from 19 to 11 classes, mode {mode}{ears}")
+    notes += _about_files(resized, repainted, scheme)
+    return replace(scores, notes=tuple(notes))
+
+
+def _about_files(resized: list[tuple], repainted: np.ndarray, scheme: Scheme) -> list[str]:
+    """Notes on predictions ``(name, shape, true shape)`` of another size, and on foreign palettes of either side."""
+    notes = []
     if resized:
         # The first that was stretched says more than one that was only enlarged.
         name, (h, w), (height, width) = next((r for r in resized if _stretched(*r[1:])), resized[0])
         notes.append(f"note: a resized prediction is {name}, {w} x {h} for a label map of {width} x {height}")
-    if repainted_truth:
+    if repainted[1]:
         notes.append(
-            f"note: {repainted_truth:,} label maps of the truth have another palette than {scheme.name}: class ids "
+            f"note: {repainted[1]:,} label maps of the truth have another palette than {scheme.name}: class ids "
             f"were read, not colours; is --labels right?"
         )
-    if repainted:
-        notes.append(f"note: {repainted:,} predictions have another palette: class ids were read, not colours")
-    return replace(scores, notes=tuple(notes))
+    if repainted[0]:
+        notes.append(f"note: {repainted[0]:,} predictions have another palette: class ids were read, not colours")
+    return notes
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Matrix ``(C, C)`` of a prediction and its truth, and of both: look, whether the palette is foreign, shape."""
+
+    matrix: np.ndarray
+    looks: tuple[Look, Look]
+    repainted: tuple[bool, bool]
+    shapes: tuple[tuple[int, int], tuple[int, int]]
+
+
+def _in_threads(call: Callable[[str], _Pair], names: list[str]) -> Iterator[_Pair]:
+    """Results in the order of the names; the first exception ends it."""
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        try:
+            yield from pool.map(call, names)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _shape(label_map: np.ndarray) -> tuple[int, int]:
+    height, width = label_map.shape
+    return height, width
+
+
+def _read(path: Path, scheme: Scheme) -> tuple[np.ndarray, bool]:
+    """A label map ``(H, W)`` uint8 of the scheme, and whether its palette is another one."""
+    with open_picture(path) as picture:
+        label_map = as_label_map(picture, len(scheme), path)
+        return label_map, picture.mode == "P" and _other_palette(picture, scheme, path)
 
 
 def _stretched(small: tuple[int, int], size: tuple[int, int]) -> bool:
@@ -112,12 +155,9 @@ def _pngs(folder: Path, what: str) -> set[str]:
     return names
 
 
-def _other_palette(path: Path, scheme: Scheme) -> bool:
+def _other_palette(picture: Image.Image, scheme: Scheme, path: Path) -> bool:
     """Whether an index PNG has other colours than ours; raises :class:`InputError` if it has ours in another order."""
-    with open_picture(path) as picture:
-        if picture.mode != "P":
-            return False
-        colours = np.array(picture.getpalette("RGB"), int).reshape(-1, 3)[: len(scheme)]
+    colours = np.array(picture.getpalette("RGB"), int).reshape(-1, 3)[: len(scheme)]
     for known in (scheme, *SCHEMES.values()):
         shared = min(len(colours), len(known))
         if np.array_equal(colours[:shared], palette(known)[:shared]):

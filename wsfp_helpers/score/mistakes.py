@@ -42,9 +42,8 @@ def look(label_map: np.ndarray, scheme: Scheme = CELEBAMASK) -> Look:
     """Look at a label map ``(H, W)`` uint8; parts that lie scattered over each other tell nothing."""
     step = max(1, min(label_map.shape) // 128)
     label_map = label_map[::step, ::step]
-    (height, width), flat = label_map.shape, label_map.ravel()
-    x, y = np.tile(np.arange(width) / width, height), np.repeat(np.arange(height) / height, width)
-    across, down = _places(flat, x), _places(flat, y)
+    label_map = np.minimum(label_map, len(scheme))
+    across, down = (_places(each, len(scheme) + 1) for each in (label_map, label_map.T))
     rights = [
         (gap > 0) == (scheme.picture_half(a) == "right")
         for a, b in scheme.pairs
@@ -60,12 +59,16 @@ def look(label_map: np.ndarray, scheme: Scheme = CELEBAMASK) -> Look:
     return Look(sides, (shares[0], shares[1]) if len(shares) == 2 else None)
 
 
-def _places(flat: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of ``values`` by class; NaN for a class that is not there."""
-    counts = np.bincount(flat, minlength=256)
+def _places(label_map: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the column, as a share of the width, by class; NaN for one that is not there."""
+    width = label_map.shape[1]
+    joint = label_map * np.intp(width) + np.arange(width)
+    counts = np.bincount(joint.reshape(-1), minlength=classes * width).reshape(classes, width)
+    x = np.arange(width) / width
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(flat, values, 256) / counts
-        return mean, np.sqrt(np.maximum(np.bincount(flat, values**2, 256) / counts - mean**2, 0))
+        total = counts.sum(1)
+        mean = counts @ x / total
+        return mean, np.sqrt(np.maximum(counts @ x**2 / total - mean**2, 0))
 
 
 def _gap(places: tuple[np.ndarray, np.ndarray], a: int, b: int) -> float:

@@ -101,6 +101,10 @@ class Parts:
     """Pictures of a training step."""
     epochs: int
     """Passes of the profile's own training, the measure of all others."""
+    pace: float
+    """Learning rate of the profile's own training, in units of that of ``embedded``."""
+    backbone_lr: float
+    """Factor on the learning rate of what is pretrained."""
 
 
 class System(ABC):
@@ -239,12 +243,12 @@ class VitSystem(System):
         """Do what has to be done when the weights have changed."""
 
     def train(self, faces: WeakFaces, folder: Path | None, lr: float, side: int) -> None:
-        """Minimise :meth:`loss`; what is pretrained learns at a tenth of ``lr``, as in the profile ``embedded``.
+        """Minimise :meth:`loss`, as fast as the profile trains its own network, and with its factor on the pretrained.
 
         Args:
             faces: Pictures and image-level labels.
             folder: Run directory of :func:`optimise`.
-            lr: Learning rate of the heads.
+            lr: Learning rate of the heads in the profile ``embedded``.
             side: Of the pictures of a batch.
 
         Raises:
@@ -252,9 +256,10 @@ class VitSystem(System):
         """
         batches = Batches(faces, partial(vit_inputs, self.network.vit), self.parts.batch, side, self.seed)
         self.steps = self.parts.epochs * batches.per_epoch
+        slow = self.parts.backbone_lr
         config = FitConfig(
-            self.steps, self.parts.batch, lr / 10, "adamw", weight_decay=0.05, head_factor=10.0,
-            warmup=self.steps // 10,
+            self.steps, self.parts.batch, slow * self.parts.pace * lr, "adamw", weight_decay=0.05,
+            head_factor=1 / slow, warmup=self.steps // 10,
         )  # fmt: skip
 
         def loss_at(_: nn.Module, step: int) -> Tensor:

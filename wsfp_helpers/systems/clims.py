@@ -36,7 +36,7 @@ class ClimsConfig:
     """Weights of the four losses (CLIMS's own for VOC), and what ``val`` may choose."""
 
     lr: float = 2e-3
-    """Learning rate of the patch head, a tenth of it for all else."""
+    """Learning rate of the patch head in the profile ``embedded``; others scale it as their own."""
     theta: float = 0.5
     """Background threshold."""
     otm: float = 10.0

@@ -38,7 +38,7 @@ class MoReConfig:
     """Weights of the losses, MoRe's own, and what ``val`` may choose."""
 
     lr: float = 2e-3
-    """Learning rate of the heads, a tenth of it for all else."""
+    """Learning rate of the heads in the profile ``embedded``; others scale it as their own."""
     theta: float = 0.5
     """Background threshold."""
     share: float = 0.5
@@ -80,6 +80,7 @@ class MoRe(VitSystem):
 
     title, paper, supervision = "MoRe", "Yang et al., AAAI 2025", "I"
     reads = ("theta",)
+    chosen = 1
     tried = (MoReConfig(), MoReConfig(theta=0.3), MoReConfig(lr=4e-3), MoReConfig(lr=4e-3, theta=0.3))
     settings: MoReConfig
 

@@ -46,7 +46,7 @@ class SecoConfig:
     """SeCo's own settings, and what ``val`` may choose."""
 
     lr: float = 2e-3
-    """Learning rate of the heads, a tenth of it for all else."""
+    """Learning rate of the heads in the profile ``embedded``; others scale it as their own."""
     theta: float = 0.5
     """Background threshold."""
     pool: Literal["max", "ranks"] = "max"
@@ -123,6 +123,7 @@ class SeCo(VitSystem):
 
     title, paper, supervision = "SeCo", "Yang et al., CVPR 2024", "I"
     reads = ("theta",)
+    chosen = 2
     tried = (SecoConfig(), SecoConfig(theta=0.3), SecoConfig(pool="ranks"), SecoConfig(pool="ranks", theta=0.3))
     settings: SecoConfig
     network: SecoNetwork

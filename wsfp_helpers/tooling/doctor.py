@@ -14,7 +14,7 @@ from zipfile import is_zipfile
 import psutil
 import torch
 
-from wsfp_helpers.common.cache import cache_dir, data_dirs, find
+from wsfp_helpers.common.cache import cache_place, data_dirs, find
 from wsfp_helpers.common.checkpoints import read_about
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import ASSETS
@@ -24,8 +24,13 @@ from wsfp_helpers.data.synthfaces import PACK
 from wsfp_helpers.detect.boxes import SHIPPED_BOXES, read_boxes
 from wsfp_helpers.profiles import CLIP, DEIT, FLIP, FOLDERS, RESNET38
 
-OPTIONAL = {"transformers": ("Grounding DINO and FLIP", "detector"),
-            "groundingdino-py": ("the other implementation of Grounding DINO", "groundingdino")}  # fmt: skip
+OPTIONAL = {
+    "transformers": ("Grounding DINO and FLIP", "detector"),
+    "groundingdino-py": ("the other implementation of Grounding DINO", "groundingdino"),
+    "onnx": ("wsfp export", "onnx"),
+    "onnxscript": ("wsfp export", "onnx"),
+    "onnxruntime": ("wsfp export", "onnx"),
+}
 """Packages that the course can do without: what each is for, and the extra of the package that installs it."""
 IMPORTED = ("torchvision", "timm", "open_clip")
 """Packages whose import shows whether torch and torchvision fit each other."""
@@ -40,6 +45,10 @@ SHIPPED_WEIGHTS = {
     "maps, baseline": ("fcam_base.safetensors", "scripts/ship_models.py"),
     "maps, with CCD": ("fcam_ccd.safetensors", "scripts/ship_models.py"),
     "maps, full method": ("fcam_full.safetensors", "scripts/ship_models.py"),
+    **{
+        f"system, {name}": (f"system_{name}.safetensors", "scripts/ship_models.py systems")
+        for name in ("seco", "more", "clims", "weakclip", "weclip", "weclip+")
+    },
     "parser, weak": ("parser_weak.safetensors", "scripts/train_parsers.py"),
     "parser, supervised": ("parser_supervised.safetensors", "scripts/train_parsers.py"),
 }
@@ -129,7 +138,7 @@ def _machine() -> Iterable[Finding]:
     memory = psutil.virtual_memory()
     text, cure = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free", "a notebook takes up to 2 GB"
     yield _check("machine", "memory", text, memory.available > 2e9, cure, OPTION)
-    cache, place = cache_dir(), _nearest(cache_dir())
+    cache, place = cache_place(), _nearest(cache_place())
     if not place.is_dir():
         value = f"WSFP_CACHE is {cache}, which is or lies in a file"
         yield Finding("machine", "cache", value, GAP, "set WSFP_CACHE to a folder, or unset it")
