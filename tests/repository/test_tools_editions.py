@@ -61,7 +61,8 @@ def test_instructors_get_answer_minutes_and_mistakes(notebook, tmp_path):
 
 def test_what_a_checks_function_says_counts_as_well():
     checks = (
-        "def double(answer):\n    require(answer, f'{answer} is nothing')\n    choose(answer, 'a', {'b': 'why not b'})\n"
+        "def double(answer):\n    require(answer, f'{answer} is nothing')\n"
+        "    choose(answer, 'a', {'b': 'why not b'})\n"
         "def other():\n    require(0, 'another task')\n"
     )
     assert list(editions.messages("with checking('Task 1'):\n    checks.double(x)", checks)) == [
@@ -81,7 +82,8 @@ def test_longer_text_takes_longer():
 def test_every_notebook_has_both_editions(path):
     complete = nbformat.read(path, as_version=4)
     solutions = [cell.source for cell in complete.cells if editions.has(cell, "solution")]
-    theirs, ours = editions.student(complete), editions.instructor(complete)
+    checks = (editions.CHECKS / f"nb{path.stem[:2]}.py").read_text()
+    theirs, ours = editions.student(complete), editions.instructor(complete, checks)
     assert len(theirs.cells) == len(complete.cells) - len(solutions) and solutions
     assert len(ours.cells) == len(complete.cells) + len(solutions) + 1
     minutes = sum(section.minutes for section in editions.sections(complete))
