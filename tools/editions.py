@@ -26,6 +26,8 @@ from wsfp_helpers.common.files import atomic_path
 ROOT = Path(__file__).parents[1]
 WORDS_A_MINUTE, MINUTES_A_CELL, MINUTES_A_TASK = 150, 0.4, 6.0
 """Reading with formulas in it; running a code cell and looking at its output; a task that does not name its minutes."""
+MINUTES_A_QUIZ = 5.0
+CHECKS = ROOT / "wsfp_helpers" / "notebook" / "checks"
 _MINUTES = re.compile(r"\b(\d+) min(?:utes)?\b")
 
 
@@ -50,8 +52,11 @@ def student(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def instructor(notebook: NotebookNode) -> NotebookNode:
-    """A copy with a plan on top, answers unfolded, and below each check what it says to typical mistakes."""
+def instructor(notebook: NotebookNode, checks: str = "") -> NotebookNode:
+    """A copy with a plan on top, answers unfolded, and below each check what it says to typical mistakes.
+
+    ``checks`` is the code of the notebook's module of checks.
+    """
     notebook = copy.deepcopy(notebook)
     cells, check = [], None
     for cell in notebook.cells:
@@ -59,7 +64,7 @@ def instructor(notebook: NotebookNode) -> NotebookNode:
             check = cell
         if has(cell, "solution"):
             cell.metadata = NotebookNode(tags=["solution"])
-            cells.append(_note(check))
+            cells.append(_note(check, checks))
         cells.append(cell)
     cells.insert(1, new_markdown_cell(_plan(sections(notebook)), id="plan"))
     notebook.cells = cells
@@ -86,9 +91,9 @@ def _estimate(cell: NotebookNode) -> float:
     if has(cell, "exercise"):
         return MINUTES_A_TASK
     if cell.cell_type == "code":
-        return MINUTES_A_CELL
+        return MINUTES_A_QUIZ if cell.source.startswith("quiz(") else MINUTES_A_CELL
     minutes = len(cell.source.split()) / WORDS_A_MINUTE
-    if re.search(r"\*\*(Exercise|Task) [\d.]+", cell.source) and (named := _MINUTES.search(cell.source)):
+    if re.search(r"(?m)^(\*\*|#+ )(Exercise|Task) [\d.]+", cell.source) and (named := _MINUTES.search(cell.source)):
         minutes += float(named[1]) - MINUTES_A_TASK  # the cell of the task itself adds the usual minutes
     return minutes
 
@@ -98,24 +103,36 @@ def _plan(parts: list[Section]) -> str:
     total = round(sum(part.minutes for part in parts))
     return (
         f"**Instructor edition.**  Minutes by section, all of them *estimates* (reading at {WORDS_A_MINUTE} words a "
-        f"minute, {MINUTES_A_CELL} minutes a code cell, {MINUTES_A_TASK:.0f} a task unless it says otherwise), "
+        f"minute, {MINUTES_A_CELL} minutes a code cell, {MINUTES_A_TASK:.0f} a task unless it says otherwise, "
+        f"{MINUTES_A_QUIZ:.0f} for the questions), "
         f"{total} in all:\n\n| section | minutes |\n|---|---:|\n{rows}"
     )
 
 
-def _note(check: NotebookNode) -> NotebookNode:
-    mistakes = "\n".join(f"* {sentence}" for sentence in dict.fromkeys(messages(check.source)))
+def _note(check: NotebookNode, checks: str) -> NotebookNode:
+    mistakes = "\n".join(f"* {sentence}" for sentence in dict.fromkeys(messages(check.source, checks)))
     text = "**For the instructor.**  An answer is in the next cell."
     if mistakes:
         text += f"  What the check says to typical mistakes (`…` stands for what it found):\n\n{mistakes}"
     return new_markdown_cell(text, id=f"note-{check.id}"[:64])
 
 
-def messages(code: str) -> Iterator[str]:
-    """The sentences with which a check's assertions fail, with ``…`` for what is filled in."""
+def messages(code: str, checks: str = "") -> Iterator[str]:
+    """The sentences with which a check fails, with ``…`` for what is filled in.
+
+    They stand in its assertions, and in the functions of the module ``checks`` that it calls as ``checks.NAME``.
+    """
+    functions = {node.name: node for node in ast.parse(checks).body if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Assert) and node.msg is not None:
             yield from _sentence(node.msg)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).startswith("checks."):
+            for call in ast.walk(functions[ast.unparse(node.func).removeprefix("checks.")]):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == "require":
+                    yield from _sentence(call.args[1])
+                elif isinstance(call, ast.Call) and ast.unparse(call.func) == "choose":
+                    for answer in getattr(call.args[2], "values", []):
+                        yield from _sentence(answer)
 
 
 def _sentence(node: ast.expr) -> Iterator[str]:
@@ -125,14 +142,17 @@ def _sentence(node: ast.expr) -> Iterator[str]:
         yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
 
 
-EDITIONS = {"student": student, "instructor": instructor}
+EDITIONS = ("student", "instructor")
 
 
 def write(edition: str, folder: Path, notebooks: Path = ROOT / "notebooks") -> list[Path]:
     """Write one edition of every notebook; pictures that they show are linked from where they stand."""
     written = []
     for path in sorted(notebooks.glob("*.ipynb")):
-        made = EDITIONS[edition](nbformat.read(path, as_version=4))
+        complete = nbformat.read(path, as_version=4)
+        checks = CHECKS / f"nb{path.stem[:2]}.py"
+        code = checks.read_text(encoding="utf-8") if checks.exists() else ""
+        made = student(complete) if edition == "student" else instructor(complete, code)
         for cell in made.cells:
             if cell.cell_type == "markdown":
                 cell.source = cell.source.replace("](../", "](../../")  # from build/EDITION/ to the clone
@@ -146,7 +166,7 @@ def write(edition: str, folder: Path, notebooks: Path = ROOT / "notebooks") -> l
 def main(arguments: list[str] | None = None, build: Path = ROOT / "build") -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("edition", choices=[*EDITIONS])
+    parser.add_argument("edition", choices=EDITIONS)
     edition = parser.parse_args(arguments).edition
     try:
         paths = write(edition, build / edition)

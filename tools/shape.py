@@ -16,6 +16,7 @@ from nbformat import NotebookNode
 
 from tools.notebooks import NOTEBOOKS
 from wsfp_helpers.common.files import atomic_path
+from wsfp_helpers.notebook.quiz import questions
 
 PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 BEGIN, END = "<!-- shape: written by python -m tools.shape -->\n", "<!-- end of shape -->"
@@ -28,17 +29,18 @@ def shape(notebook: NotebookNode) -> tuple[int, ...]:
     lines = [len(cell.source.splitlines()) for cell in code]
     words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
     tasks = sum("exercise" in cell.metadata.get("tags", []) for cell in code)
-    called = [name for cell in code for name in _called(cell.source)]
-    widgets = sum(name.startswith("explorers.") or name == "interact" for name in called)
-    questions = sum(name.split(".")[-1] == "question" for name in called)
-    return len(notebook.cells), round(statistics.median(lines)), max(lines), words, tasks, widgets, questions
+    calls = [call for cell in code for call in _calls(cell.source)]
+    widgets = sum(ast.unparse(call.func).startswith("explorers.") for call in calls)
+    asked = [ast.literal_eval(call.args[0]) for call in calls if ast.unparse(call.func) == "quiz"]
+    count = sum(len(questions(number)) for number in asked)
+    return len(notebook.cells), round(statistics.median(lines)), max(lines), words, tasks, widgets, count
 
 
-def _called(source: str) -> Iterator[str]:
-    """Names of the functions that a cell calls, as it writes them."""
+def _calls(source: str) -> Iterator[ast.Call]:
+    """The calls in a cell."""
     for node in ast.walk(ast.parse(TransformerManager().transform_cell(source))):
         if isinstance(node, ast.Call):
-            yield ast.unparse(node.func)
+            yield node
 
 
 def table(folder: Path = NOTEBOOKS) -> str:

@@ -59,6 +59,18 @@ def test_instructors_get_answer_minutes_and_mistakes(notebook, tmp_path):
     assert "2 * x" in answer.source and "jupyter" not in answer.metadata
 
 
+def test_what_a_checks_function_says_counts_as_well():
+    checks = (
+        "def double(answer):\n    require(answer, f'{answer} is nothing')\n"
+        "    choose(answer, 'a', {'b': 'why not b'})\n"
+        "def other():\n    require(0, 'another task')\n"
+    )
+    assert list(editions.messages("with checking('Task 1'):\n    checks.double(x)", checks)) == [
+        "… is nothing",
+        "why not b",
+    ]
+
+
 def test_longer_text_takes_longer():
     words = nbformat.v4.new_markdown_cell(f"## Section\n{'word ' * (3 * editions.WORDS_A_MINUTE - 2)}")
     code = nbformat.v4.new_code_cell("x")
@@ -70,7 +82,8 @@ def test_longer_text_takes_longer():
 def test_every_notebook_has_both_editions(path):
     complete = nbformat.read(path, as_version=4)
     solutions = [cell.source for cell in complete.cells if editions.has(cell, "solution")]
-    theirs, ours = editions.student(complete), editions.instructor(complete)
+    checks = (editions.CHECKS / f"nb{path.stem[:2]}.py").read_text()
+    theirs, ours = editions.student(complete), editions.instructor(complete, checks)
     assert len(theirs.cells) == len(complete.cells) - len(solutions) and solutions
     assert len(ours.cells) == len(complete.cells) + len(solutions) + 1
     minutes = sum(section.minutes for section in editions.sections(complete))

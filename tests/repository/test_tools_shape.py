@@ -14,8 +14,8 @@ def test_the_table_is_that_of_the_notebooks():
 def test_what_is_counted():
     cells = [
         new_markdown_cell("# two words"),
-        new_code_cell("%pip list\ninteract(f, x=1)"),
+        new_code_cell('%pip list\nquiz("02")'),
         new_code_cell("explorers.masks(a)\nexplorers.losses(b)\nx = 1\ny = 2"),
         new_code_cell("...", metadata={"tags": ["exercise"]}),
     ]
-    assert shape.shape(new_notebook(cells=cells)) == (4, 2, 4, 3, 1, 3, 0)
+    assert shape.shape(new_notebook(cells=cells)) == (4, 2, 4, 3, 1, 2, 5)
