@@ -36,8 +36,7 @@ def _verdict(name: str, error: Exception, trace: TracebackType | None) -> str:
     undefined = isinstance(error, NameError) and trace is not None and trace.tb_next is None
     if undefined or isinstance(error, NotImplementedError):
         return (
-            f"{name}: not solved yet. Fill in the cell above, run it and then this one; "
-            f"a solution is folded in the cell below."
+            f"{name}: not solved yet. Fill in the cell above, run it and then this one; two hints are folded above it."
         )
     if isinstance(error, AssertionError):
         return f"{name}: not right yet: {error or 'an assertion of the check failed'}"
