@@ -52,7 +52,7 @@ from wsfp_helpers.method.vit import ClassTokenOutput, MultiClassTokenViT, patch_
 from wsfp_helpers.nets.vlm import VisionLanguageModel
 from wsfp_helpers.notebook.draw import draw_boxes
 from wsfp_helpers.notebook.ladder import climb
-from wsfp_helpers.notebook.plots import bars, gallery, heat, overlay, show
+from wsfp_helpers.notebook.plots import bars, gallery, heat, overlay, seed_bars, show
 from wsfp_helpers.palette import paint
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
 
@@ -281,6 +281,26 @@ def ladder(faces: WeakFaces, titles: Sequence[str], scores: Mapping[str, str]) -
 
     steps = SelectionSlider(options=list(rungs), value=next(iter(rungs)), continuous_update=False)
     interact(draw, step=steps, part=_choice(COMPONENTS, "skin"))
+
+
+def sort_systems(columns: Mapping[str, Mapping[str, Sequence[float | None]]]) -> None:
+    """One column of a table of systems as bars, in the order of the same or of another column.
+
+    Args:
+        columns: For each column the seeds' values of every system, by name.
+    """
+
+    def draw(shown: str, order: str) -> None:
+        names = sorted(columns[order], key=lambda name: -float(np.mean(columns[order][name])))
+        bars_ = {name: columns[shown][name] for name in names}
+        numbers = "; ".join(f"{name} {np.mean(values):.1f}" for name, values in bars_.items())
+        show(
+            seed_bars(bars_, f"{shown}, in the order of: {order}", "mean F1 (%)"),
+            alt=f"Bars of {shown}, in the order of {order}: {numbers}.",
+        )
+
+    first, *_, last = columns
+    interact(draw, shown=_choice(list(columns), first), order=_choice(list(columns), last))
 
 
 def _choice(options: Sequence[str], first: str) -> Dropdown:
