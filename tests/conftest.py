@@ -4,8 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def numbers_below_1e_38() -> None:
+    """A stage may have made them 0 in this process, and hypothesis refuses to work without them."""
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

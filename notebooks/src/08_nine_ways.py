@@ -40,11 +40,10 @@
 # | DisFaceRep | as MCTformer+ | as MCTformer+, with covered parts (CCD) and texts (TCD) |
 #
 # Here all stand on **one backbone** (the frozen DINOv2 trunk), **one image-text model family** (the two mini-FLIPs),
-# one set of 686 training faces and one evaluation.  What was kept of each and what was reduced is in the first lines
-# of its module in `wsfp_helpers/systems/`; each is 100 to 300 lines.  Every one of them had the same number of tries
-# on `val`: four settings.  DisFaceRep alone has boxes, from a detector that knows words.  The networks are shipped,
-# trained with seed 0 (`python -m scripts.ship_models systems`); nothing is trained here, but for one map of 400
-# numbers.
+# one set of 686 training faces and one evaluation.  What was kept and what was reduced stands on top of each module
+# in `wsfp_helpers/systems/`.  Every one of them had the same number of tries on `val`: four settings.  DisFaceRep
+# alone has boxes, from a detector that knows words.  The networks are shipped, trained with seed 0 (`python -m
+# scripts.ship_models systems`); nothing is trained here, but for one map of 400 numbers.
 #
 # The two faces, and eight more for counting, are from `celeb/test`: no system has seen them, and no setting was chosen
 # on them.
@@ -551,8 +550,6 @@ for title, alike in table.items():
 # * **right**: share of the pixels with a label that are of that part (precision): low means on something else;
 # * **own side**: share of the pixels called left or right eye, brow or ear that lie on the half of that side: one half
 #   would be chance.
-#
-# (The mean F1 below is over twelve faces and is not the table's.)
 
 # %%
 sided = [k for k, part in enumerate(COMPONENTS, 1) if part[:2] in ("l_", "r_") and "lip" not in part]
@@ -635,7 +632,7 @@ with checking("Task 5"):
 # %% [markdown]
 # ## 11 The tables
 #
-# Twelve faces and one seed are an anecdote.  Three seeds, all training faces for the pseudo masks, all test faces for
+# Three seeds, all training faces for the pseudo masks, all test faces for
 # the parsers on all test faces (`wsfp systems run`, Tables 1 and 2) beside the paper's numbers, which are of real
 # faces and of networks a hundred times as large: only the *order* can be compared.  Choose what is shown and by what
 # it is ordered.
@@ -669,12 +666,10 @@ assert max(ours, key=lambda title: np.mean(ours[title])) == "DisFaceRep", "the t
 # labels, too (24.6 and 27.5).  Its pieces lie elsewhere in every face, so a parser averages them out; the mistakes of
 # SeCo, MoRe and WeakCLIP are the same everywhere, and their parsers gain nothing.
 #
-# **What it does not say.**  That one system is better than another "in general".  These are small versions, on one
-# backbone that none of them was made for, trained for minutes; some lose by it what makes them strong.  The order of
-# the paper and ours agree only in part: the page [table1](../docs/results/table1.md) has Kendall's tau with its
-# interval. What does carry over are the *reasons*: which signal can tell left from right, which one has a size, which
-# one copies.
-#
+# **What it does not say.**  That one system is better than another "in general".  These are small versions on one
+# backbone, trained for minutes.  The order agrees with the paper's only in part ([table1](../docs/results/table1.md)
+# has Kendall's tau).  What carries over are the *reasons*: which signal tells left from right, which has a size,
+# which copies.
 #
 # ## Five questions
 #
@@ -686,13 +681,10 @@ quiz("08")
 # %% [markdown]
 # ## What to take along
 #
-# * A map is as good as the question that it answers.  "Which patch raises the score?" has the same answer for all parts
-#   that always come together.
-# * A text helps where it is held against a *place* (CLIMS, DisFaceRep).  Held against a whole picture (CLIP-ES) it says
-#   what is there, not where.
-# * Decoders on top (WeakCLIP, WeCLIP, WeCLIP+) clean labels and copy their bias.
+# * "Which patch raises the score?" has the same answer for all parts that always come together.
+# * A text helps where it is held against a *place*.  Held against a whole picture it says what is there, not where.
+# * Decoders on top clean labels and copy their bias.
 # * One number for eighteen parts hides four ways to fail.  Count them apart.
 #
-# **Next**: `wsfp systems list` names all settings that were tried; change one in `wsfp_helpers/systems/`, and `wsfp
-# systems run NAME` gives its row.  Maps of a system that is not here stand in the same table with `wsfp systems add`
-# ([format](../docs/formats.md)).
+# **Next**: change a setting in `wsfp_helpers/systems/`, and `wsfp systems run NAME` gives its row; `wsfp systems add`
+# puts maps of others into the same table ([format](../docs/formats.md)).

@@ -55,7 +55,7 @@ def equation_1(answer: Callable) -> None:
     wide = Detection((70.0, 60.0, 130.0, 70.0), 0.8, "eye")  # begins left of the line, its middle is right of it
     require(answer([wide], "l_eye", 160) == wide, "Eq. 1 asks for the middle of the box, not for its left edge")
     require(answer([box(110, 0.2)], "l_eye", 160) is None, "a score of 0.2 is below the threshold: no box at all")
-    for part in ("l_eye", "r_eye"):
+    for part in (name for name in COMPONENTS if name.endswith("_eye")):
         require(answer([box(80, 0.9)], part, 160) is None, "a box exactly on the line W/2 belongs to neither side")
     require(answer([box(200, 0.9)], "r_eye", 480) is not None, "take the width that you are given, not 160")
     require(answer([box(120, 0.9), left], "l_eye", 160).score == 0.9, "the first that passes, not the last")
