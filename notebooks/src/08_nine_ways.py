@@ -43,7 +43,7 @@
 # one set of 686 training faces and one evaluation.  What was kept and what was reduced stands on top of each module
 # in `wsfp_helpers/systems/`.  Every one of them had the same number of tries on `val`: four settings.  DisFaceRep
 # alone has boxes, from a detector that knows words.  The networks are shipped, trained with seed 0 (`python -m
-# scripts.ship_models systems`); nothing is trained here, but for one map of 400 numbers.
+# scripts.ship_models systems`); nothing is trained here but one linear head.
 #
 # The two faces, and eight more for counting, are from `celeb/test`: no system has seen them, and no setting was chosen
 # on them.
