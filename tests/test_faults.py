@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from tests.bad_inputs import photograph
 from tests.fixtures import CELEBA_COUNTS, make_celebamask
@@ -81,8 +82,12 @@ def base(tmp_path_factory):
 
 def in_a_fork(work):
     """Do ``work`` in a child process; its exit status, 0 when ``work`` returned and 3 for an :class:`InputError`."""
+    if tqdm.monitor is not None:  # a thread that may hold tqdm's lock in the moment of the fork
+        tqdm.monitor.exit()
+        tqdm.monitor = None
     child = os.fork()
     if not child:
+        tqdm.monitor_interval = 0
         try:
             work()
         except InputError:

@@ -75,11 +75,12 @@ with torch.inference_mode():
     "explorers.filter_candidates(faces.image(0), shipped_boxes('celeb/val')[faces.ids[0]].candidates)",
     "explorers.compare_networks({'full': model}, faces.weak.subset(range(4)))",
     "explorers.move_threshold(fcams, faces)",
-    "explorers.edit_list(fcams, faces)",
     "explorers.be_the_map(faces.image(0), vlm)",
     "explorers.loss_switchboard(faces.image(0), torch.tensor(faces.labels[0]), output, vlm, TcdConfig())",
+    "explorers.edit_list(fcams, faces)",
     "explorers.browse_errors({'celeb': faces, 'again': faces}, answers | {'again': answers['celeb']})",
     "explorers.ladder(faces.weak.subset([0, 1]), ['one', 'two'], dict.fromkeys([*ladder.NETWORKS, *ladder.PARSERS]))",
+    "explorers.sort_systems({'val': {'a': [1.0], 'b': [2.0, 3.0]}, 'test': {'a': [4.0], 'b': [0.5]}})",
 ]
 
 
