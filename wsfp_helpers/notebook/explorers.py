@@ -283,7 +283,7 @@ def ladder(faces: WeakFaces, titles: Sequence[str], scores: Mapping[str, str]) -
     interact(draw, step=steps, part=_choice(COMPONENTS, "skin"))
 
 
-def sort_systems(columns: Mapping[str, Mapping[str, Sequence[float | None]]]) -> None:
+def sort_systems(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     """One column of a table of systems as bars, in the order of the same or of another column.
 
     Args:
