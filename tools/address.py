@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.errors import InputError, exit_on_bad_input
 from wsfp_helpers.common.files import atomic_path
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +114,7 @@ def differences(root: Path = ROOT) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
-    try:
+    with exit_on_bad_input():
         if arguments == ["--check"]:
             found = differences()
             print("\n".join([*found, "run `make notebooks`"]) if found else "every file names the same address")
@@ -122,9 +122,6 @@ def main(arguments: list[str]) -> int:
         for path, text in generate(read()).items():
             with atomic_path(path) as part:
                 part.write_text(text, encoding="utf-8")
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
     return 0
 
 

@@ -25,7 +25,7 @@ from tools import address
 from tools.architecture import modules, room
 from tools.pages import still
 from tools.slides import deck
-from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.errors import InputError, exit_on_bad_input
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
@@ -265,11 +265,8 @@ def build(source: Path, target: Path) -> int:
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    try:
+    with exit_on_bad_input():
         stage(BUILD / "book" / "source", BUILD)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
     shutil.rmtree(BUILD / "book" / "html", ignore_errors=True)
     return build(BUILD / "book" / "source", BUILD / "book" / "html")
 

@@ -20,7 +20,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.common.files import atomic_path
 
 ROOT = Path(__file__).parents[1]
@@ -168,11 +168,8 @@ def main(arguments: list[str] | None = None, build: Path = ROOT / "build") -> in
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("edition", choices=EDITIONS)
     edition = parser.parse_args(arguments).edition
-    try:
+    with exit_on_bad_input():
         paths = write(edition, build / edition)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
     print(f"{len(paths)} notebooks in {build / edition}")
     return 0
 

@@ -22,7 +22,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_raw_cell
 
 from tools.notebooks import NOTEBOOKS, build, expand_exercises
-from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.common.files import atomic_path
 
 BUILD = Path(__file__).parents[1] / "build" / "otter"
@@ -92,11 +92,8 @@ def write(folder: Path = BUILD, notebooks: Path = NOTEBOOKS) -> list[Path]:
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    try:
+    with exit_on_bad_input():
         paths = write()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
     print(f"{len(paths)} masters in {BUILD}; next: otter assign {paths[0]} {paths[0].parent / 'dist'}")
     return 0
 

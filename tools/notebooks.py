@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tools import address
-from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.errors import InputError, exit_on_bad_input
 from wsfp_helpers.common.files import atomic_path
 from wsfp_helpers.tooling.results import FOLDER, read_results, summary
 
@@ -165,7 +165,7 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; compare")
-    try:
+    with exit_on_bad_input():
         if parser.parse_args().check:
             found = differences()
             print("\n".join([*found, "run `make notebooks`"]) if found else "the notebooks are what their sources give")
@@ -174,9 +174,6 @@ def main() -> int:
             with atomic_path(path) as part:
                 part.write_text(text, encoding="utf-8")
             print(f"{path.stem:24} {sizes(text)}")
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
     return 0
 
 
