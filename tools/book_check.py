@@ -7,20 +7,19 @@ text, anything that a page fetches from elsewhere, and a violation that axe call
 another browser; links that lead out of the book are checked by `make book-links`, which needs a network.
 """
 
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+
+from tools.browser import open_tab
+from wsfp_helpers.common.errors import exit_on_bad_input
 
 ROOT = Path(__file__).parents[1]
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 class _Reader(HTMLParser):
@@ -89,15 +88,11 @@ def main(arguments: list[str]) -> int:
     found = list(problems(folder))
     print("\n".join(found), flush=True)
     pages = sorted(folder.rglob("*.html"))
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    with exit_on_bad_input(), open_tab(1280, 900) as tab:
         for path in pages:
             here = accessibility(tab, path)
             print(f"{path.relative_to(folder)}: {'; '.join(here) or 'good'}", flush=True)
             found += here
-        browser.close()
     print(f"{len(pages)} pages, {len(found)} problems")
     return bool(found)
 

@@ -22,24 +22,23 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+
+from tools.browser import open_tab
+from wsfp_helpers.common.errors import exit_on_bad_input
 
 WIDTH, HEIGHT = 1280, 1400
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 START, RUN = 120, 1200
 """Seconds that JupyterLab may take to start, and the notebook to run."""
 
 
-def look(path: Path, shots: Path, chromium: str) -> int:
+def look(path: Path, shots: Path) -> int:
     """Take the screenshots of one page or notebook; returns the number of cells that failed."""
     shots.mkdir(parents=True, exist_ok=True)
     complaints: list[str] = []
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(_served(path)) if path.suffix == ".ipynb" else None
-        playwright = stack.enter_context(sync_playwright())
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        stack.callback(browser.close)
-        tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        tab = stack.enter_context(open_tab(WIDTH, HEIGHT))
         tab.on("console", lambda message: complaints.append(message.text[:200]) if message.type == "error" else None)
         tab.on("pageerror", lambda error: complaints.append(str(error)[:200]))
         if address is None:
@@ -172,7 +171,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("path", type=Path, help="an executed page (.html) or a notebook (.ipynb)")
     parser.add_argument("shots", type=Path, help="folder for the pictures")
     options = parser.parse_args(arguments)
-    return bool(look(options.path, options.shots, os.environ.get("CHROMIUM", "/usr/bin/chromium")))
+    with exit_on_bad_input():
+        return bool(look(options.path, options.shots))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ complains of.  Writes screenshots for a desk and a phone to SHOTS.  Exits with 1
 """
 
 import contextlib
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,18 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
+from tools.browser import WAIT, open_tab
+from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.common.pictures import read_image, read_label_map
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parsing.load import SHIPPED_PARSERS, load_parser
-
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-]  # fmt: skip
-WAIT = 400_000
-"""Milliseconds that loading, or an answer, may take on a busy machine."""
 
 
 @dataclass
@@ -49,13 +42,11 @@ class Seen:
     """The downloaded maps ``(H, W)`` uint8."""
 
 
-def visit(page: Path, shots: Path, photograph: Path, chromium: str) -> Seen:
+def visit(page: Path, shots: Path, photograph: Path) -> Seen:
     """Open the page, parse the photograph, use pointer, keyboard and slider, and download both maps."""
     shots.mkdir(parents=True, exist_ok=True)
     seen = Seen()
-    with served(page) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, timeout=WAIT)
-        tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    with served(page) as address, open_tab(1200, 900) as tab:
         tab.set_default_timeout(WAIT)
         tab.on("console", lambda message: seen.complaints.append(message.text) if message.type == "error" else None)
         tab.on("pageerror", lambda error: seen.complaints.append(str(error)))
@@ -79,7 +70,6 @@ def visit(page: Path, shots: Path, photograph: Path, chromium: str) -> Seen:
         tab.set_viewport_size({"width": 390, "height": 800})
         seen.wide = tab.evaluate("document.documentElement.scrollWidth > innerWidth")
         tab.screenshot(path=shots / "phone.png", full_page=True)
-        browser.close()
     return seen
 
 
@@ -118,10 +108,8 @@ def main() -> None:
         sys.exit(__doc__)
     page, shots = map(Path, sys.argv[1:3])
     photograph = Path(sys.argv[3]) if len(sys.argv) == 4 else page / "example.jpg"
-    chromium = shutil.which(os.environ.get("CHROMIUM", "chromium"))
-    if chromium is None:
-        sys.exit("chromium is not installed: install it, or let CHROMIUM name another one")
-    seen = visit(page, shots, photograph, chromium)
+    with exit_on_bad_input():
+        seen = visit(page, shots, photograph)
     image = read_image(photograph)
     same = {name: float((load_parser(name).predict(image)[0] == found).mean()) for name, found in seen.maps.items()}
     print(seen.said, f"{seen.threads} threads", seen.doubt, *seen.pointed, sep="\n")

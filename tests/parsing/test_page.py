@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tools.browser import find_chromium
 from tools.page_check import visit
 from wsfp_helpers.common.cache import find
 from wsfp_helpers.common.errors import InputError
@@ -28,7 +28,6 @@ from wsfp_helpers.parsing.photographs import find_doubt
 
 from .test_photographs import Grey, photograph
 
-BROWSER = shutil.which(os.environ.get("CHROMIUM", "chromium"))
 RUNTIME = find(f"{module.PACKAGE}-{module.VERSION}.tgz")
 
 
@@ -144,12 +143,12 @@ def test_every_file_that_the_page_names_is_written():
     assert "://" not in "".join(sources[name] for name in sources if name.endswith((".html", ".css", ".js")))
 
 
-@pytest.mark.skipif(not (BROWSER and RUNTIME), reason="needs chromium, and the runtime that wsfp page fetches")
+@pytest.mark.skipif(not (find_chromium() and RUNTIME), reason="needs chromium, and the runtime that wsfp page fetches")
 @pytest.mark.timeout(1800)
 def test_in_a_browser_nothing_leaves_the_page_and_the_maps_are_those_of_python(tmp_path):
     pytest.importorskip("onnxruntime")
     write_page(page := tmp_path / "page")
-    seen = visit(page, tmp_path / "shots", page / "example.jpg", BROWSER)
+    seen = visit(page, tmp_path / "shots", page / "example.jpg")
     assert seen.late == [] and seen.complaints == [] and not seen.wide and seen.threads >= 1
     middle, right, moved = seen.pointed
     assert "learnt without masks" in moved and middle != right
