@@ -12,7 +12,7 @@ Supervision: image-level labels and texts.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -120,7 +120,8 @@ class WeClip(System):
             faces, self.dense.inputs, self.parts.batch, 2 * self.dense.size // self.dense.patch, self.seed
         )
         self.steps, self.maps = self.parts.epochs * batches.per_epoch, {}
-        made_of = {"data": faces.name, "model": fingerprint(self.dense.vlm.clip), "maps": self.settings.maps}
+        read = replace(self.settings.maps, alpha=1.0)  # the background's power is applied to maps that were read
+        made_of = {"data": faces.name, "model": fingerprint(self.dense.vlm.clip), "maps": read}
         self.folder = cache_dir() / "clip_es" / key_of(made_of)
         self.ids = faces.ids
         self.network.to(device())
