@@ -332,12 +332,15 @@ def run_system(
 ) -> tuple[System, Path]:
     """Train a compared system (Tables 1 and 2) and load it, with its run directory below ``work``.
 
-    The directory is named by all that its training depends on; a finished one is read, an interrupted one goes on.
+    The directory is named by all that its training depends on; a finished one is read, an interrupted one goes on.  A
+    system that trains nothing has one for all seeds.
 
     Raises:
         InputError: The name is unknown, or the directory holds weights of another system.
     """
     system = make_system(name, open_parts(config, boxes, work), settings, seed)
+    if not system.network.state_dict():
+        seed = 0
     opened = {"vlm": lambda: config.load_vlm().clip, "dense": lambda: config.load_dense().vlm.clip}
     models = {model: fingerprint(opened[model]()) for model in system.models}
     trained = {key: value for key, value in asdict(system.settings).items() if key not in system.reads}

@@ -66,6 +66,12 @@ def test_a_system_is_trained_once_and_read_again(bias, tmp_path):
     assert len({out, other, third}) == 3 and Bias.trainings == 3
 
 
+def test_a_system_without_weights_has_one_run_for_all_seeds(bias, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bias, "__init__", System.__init__)
+    monkeypatch.setattr(Bias, "fit", lambda self, faces, folder=None: None)
+    assert len({stages.run_system("bias", bias, tmp_path, seed=seed)[1] for seed in (0, 1, 2)}) == 1
+
+
 def test_weights_of_another_system_are_refused(bias, tmp_path):
     _, out = stages.run_system("bias", bias, tmp_path)
     save_weights(out / MODEL, {"other.weight": torch.zeros(3)})
