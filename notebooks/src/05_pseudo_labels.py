@@ -47,7 +47,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from PIL import Image
 
-from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import read_label_map
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.data.weak import uniform_subset
@@ -81,7 +80,7 @@ from wsfp_helpers.palette import paint
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels, sweep_thresholds
 from wsfp_helpers.stages import accept_all, load_shipped
-from wsfp_helpers.tooling.results import read_results, summary
+from wsfp_helpers.tooling.results import stored, summary
 
 # %% [markdown]
 # # Part I: the paper's step
@@ -637,21 +636,17 @@ show(figure, alt="Five rising bars of ours: without boxes, FCAM, contrast, evide
 
 
 # %%
-def stored(name, command):
-    """Print the mean F1 of the rows of docs/results/NAME.json, or one line if there is no such file."""
-    try:
-        for row in read_results(name)["rows"]:
-            if row["metric"] == "mean_f1":
-                print(f"  {row['name']:56} {summary(row['seeds'])}   (seeds: {len(row['seeds'])})")
-    except InputError:
-        print(f"  docs/results/{name}.json is not there: `{command}` measures it.")
+def tell(name, command):
+    """Print the mean F1 of the rows of docs/results/NAME.json."""
+    for row in stored(name, "", command):
+        print(f"  {row['name']:56} {summary(row['seeds'])}   (seeds: {len(row['seeds'])})")
 
 
 print("the paper's method, embedded world, pseudo labels of 229 training faces, mean F1 (%)")
-stored("table3", "wsfp ablate table3")
+tell("table3", "wsfp ablate table3")
 print("  (the paper itself, CelebAMask-HQ, other data and models: base 29.67, with CCD 33.86, with CCD and TCD 44.81)")
 print("ours, embedded world, from the same supervision and prior knowledge")
-stored("regions", "wsfp ablate regions")
+tell("regions", "wsfp ablate regions")
 
 # %% [markdown]
 # Our numbers say nothing about the paper's claims: they compare one way of reading the maps with another.  What helps

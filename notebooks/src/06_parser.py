@@ -50,7 +50,6 @@ from PIL import Image
 from torch import nn
 from tqdm.auto import trange
 
-from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import read_label_map, to_tensor
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
@@ -78,7 +77,7 @@ from wsfp_helpers.profiles import profile
 from wsfp_helpers.score.confusion import evaluate_pairs
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
 from wsfp_helpers.stages import accept_all, load_shipped
-from wsfp_helpers.tooling.results import read_results, summary
+from wsfp_helpers.tooling.results import stored, summary
 
 # %% [markdown]
 # ## The labels to learn from
@@ -511,19 +510,11 @@ assert sure[on_it].max() < 0.5 and results["supervised, shipped"].per_class["ear
 
 
 # %%
-def stored(name, words, command):
-    """Print the rows of docs/results/NAME.json that have these words in their name, or one line if there is no file."""
-    try:
-        for row in read_results(name)["rows"]:
-            if words in row["name"] and row["metric"] == "mean_f1":
-                print(f"{row['name']:44} mean F1 {summary(row['seeds'])}   (seeds: {len(row['seeds'])})")
-    except InputError:
-        print(f"docs/results/{name}.json is not there: `{command}` measures it.")
-
-
-stored("parsers", "celeb", "python scripts/train_parsers.py scores")
-stored("table1", "DisFaceRep", "wsfp systems run")
-stored("table1", "full supervision", "wsfp systems run")
+rows = stored("parsers", "celeb", "python scripts/train_parsers.py scores")
+for words in ("DisFaceRep", "full supervision"):
+    rows += stored("table1", words, "wsfp systems run")
+for row in rows:
+    print(f"{row['name']:44} mean F1 {summary(row['seeds'])}   (seeds: {len(row['seeds'])})")
 print("the paper, CelebAMask-HQ (other data, other networks): pseudo masks 44.81, val 40.44, test 40.73")
 
 # %% [markdown]

@@ -46,7 +46,6 @@ import torch
 from PIL import Image
 from scipy.ndimage import rotate
 
-from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import resize_label_map, to_tensor
 from wsfp_helpers.data.frl import SCORED, find_frl_london, frl_london
 from wsfp_helpers.data.photograph import astronaut
@@ -65,7 +64,7 @@ from wsfp_helpers.palette import paint
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.score.confusion import Scores, confusions, side_warning
 from wsfp_helpers.score.intervals import bootstrap, by_group
-from wsfp_helpers.tooling.results import FEW, FOLDER, HIGH, LOW, read_results, summary
+from wsfp_helpers.tooling.results import FEW, FOLDER, HIGH, LOW, stored, summary
 
 # %% [markdown]
 # ## Three rendered worlds
@@ -367,15 +366,6 @@ for kind in parsers:
 
 
 # %%
-def stored(name, words, command, metrics=("mean_f1",)):
-    """Rows of docs/results/NAME.json with these words in their name; without the file one line instead."""
-    try:
-        return [row for row in read_results(name)["rows"] if words in row["name"] and row["metric"] in metrics]
-    except InputError:
-        print(f"docs/results/{name}.json is not there: `{command}` measures it.")
-        return []
-
-
 measuring = {
     "parsers": "python scripts/train_parsers.py scores",
     "table1": "wsfp systems run",

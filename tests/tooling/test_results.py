@@ -204,3 +204,12 @@ def test_a_file_that_is_no_results_file_is_named(tmp_path):
         read_results("t", tmp_path)
     with pytest.raises(InputError, match=r"no results file at .*u\.json"):
         read_results("u", tmp_path)
+
+
+def test_notebooks_get_rows_by_their_words_or_one_line(capsys):
+    found = results.stored("table1", "DisFaceRep: ", "wsfp systems run")
+    assert [each["name"].split(": ")[1] for each in found] == ["pseudo masks", "val", "test"]
+    ends = results.stored("table1", "DisFaceRep: ", "wsfp systems run", ("mean_f1_low", "mean_f1_high"))
+    assert len(ends) == 6 and capsys.readouterr().out == ""
+    assert results.stored("nobody", "", "wsfp nothing") == []
+    assert capsys.readouterr().out == "docs/results/nobody.json is not there: `wsfp nothing` measures it.\n"
