@@ -24,7 +24,7 @@
 # %% [markdown]
 # ## In words
 #
-# All nine get the same pictures and the same lists of parts.  Five of them may also read: they ask an image-text model
+# All nine get the same pictures and the same lists of parts.  Six of them may also read: they ask an image-text model
 # what a patch, a cut-out or a gradient has to do with the word *nose*.  They differ in **where a map comes from**:
 #
 # | system | where the map comes from | what is trained |
@@ -45,7 +45,7 @@
 # alone has boxes, from a detector that knows words.  The networks are shipped, trained with seed 0 (`python -m
 # scripts.ship_models systems`); nothing is trained here but one linear head.
 #
-# The two faces, and eight more for counting, are from `celeb/test`: no system has seen them, and no setting was chosen
+# The two faces, and ten more for counting, are from `celeb/test`: no system has seen them, and no setting was chosen
 # on them.
 
 # %%
@@ -160,7 +160,7 @@ assert between[2, 3] > 0.9, "both eyes are one map"
 figure = heatmap(
     between, parts, parts, "MCTformer+: how alike the patch maps of six parts are", "correlation", centre=0
 )
-show(figure, alt="Correlation of six patch maps, in colours.")
+show(figure, alt="Correlations of six patch maps: both eyes nearly 1, skin and hair high, hair and neck below 0.")
 
 # %% [markdown]
 # Left and right eye are one map to it (0.98), and skin is nearer to the hair (0.72) than to the nose.  In the label
@@ -200,7 +200,7 @@ show(figure, alt="Fourteen crops of a face with the class each is tagged with; m
 #
 # *Idea.*  If the attention of a class token is to be the map, then it must carry what the token knows.  So the token
 # is rebuilt from the better half of the patches along its attention, and the class is decided from that. *Equation.*
-# $c'_k = c_k + W \sum_{j \in \text{top}} e_{kj} x_j$, with $e_{kj} = a_{kj} / \sum_{j' \in \text{top}} a_{kj'}$.
+# $\tilde{c}_k = c_k + W \sum_{j \in \text{top}} e_{kj} x_j$, with $e_{kj} = a_{kj} / \sum_{i \in \text{top}} a_{ki}$.
 # *Repairs*: maps of the baseline's attention are spots; these have extent.
 
 # %%
@@ -347,9 +347,9 @@ with checking("Task 2"):
     checks.area_weight(weight_of_area, lambda w: float(follow("hair", everything | {"area": w}).mean()), true_area)
 
 # %% [markdown]
-# Now try your weight on the nose (`follow("nose", ...)`): it is too small by far, and at twice the weight the nose's
-# map still holds the mouth.  One weight for eighteen parts of such different size is the price of *one* area term;
-# that it costs DisFaceRep its eyes is told in `docs/experiments.md`.
+# Now try 40 on both (`follow("nose", everything | {"area": 40})`): the hair's map is smaller than the hair, the nose's
+# still holds the mouth.  One weight for eighteen parts of such different size is the price of *one* area term.  Why
+# DisFaceRep's eyes grow is told in `docs/experiments.md`.
 #
 # ## 5 CLIP-ES: ask for the gradient
 #
@@ -505,7 +505,7 @@ show(
 #
 # *Idea.*  A second frozen tower, DINOv2, knows outlines that the image-text model does not.  Each of two decoders
 # also learns what the other says, and, once it is sure, what it says itself.  *Equation.*  $\mathcal{L} = \sum_b
-# \mathcal{L}_b + 0.1\, (\text{CE}(p_1, \arg\max p_2) + \text{CE}(p_2, \arg\max p_1))$.
+# \mathcal{L}_b + 0.1\, (\text{CE}(p_1, \operatorname{argmax} p_2) + \text{CE}(p_2, \operatorname{argmax} p_1))$.
 
 # %%
 plus = systems["WeCLIP+"]
@@ -632,10 +632,9 @@ with checking("Task 5"):
 # %% [markdown]
 # ## 11 The tables
 #
-# Three seeds, all training faces for the pseudo masks, all test faces for
-# the parsers on all test faces (`wsfp systems run`, Tables 1 and 2) beside the paper's numbers, which are of real
-# faces and of networks a hundred times as large: only the *order* can be compared.  Choose what is shown and by what
-# it is ordered.
+# Three seeds, all training faces for the pseudo masks, all test faces for the parsers (`wsfp systems run`, Tables 1
+# and 2) beside the paper's numbers, which are of real faces and of networks a hundred times as large: only the
+# *order* can be compared.  Choose what is shown and by what it is ordered.
 
 # %%
 stored = {}
@@ -656,10 +655,10 @@ assert max(ours, key=lambda title: np.mean(ours[title])) == "DisFaceRep", "the t
 
 # %% [markdown]
 # **What holds in all seeds.**  DisFaceRep leads by ten points ({{table1 | DisFaceRep: pseudo masks}}), CLIMS follows
-# ({{table1 | CLIMS: pseudo masks}}), and the others lie between 12 and 19.  CLIMS is last in the paper.  There its
-# judge is FLIP, which read captions of the web; ours was taught the names of the very parts that are in sight
-# (notebook 00, "who has seen what").  A judge like that is worth more than any other idea on this page: with one that
-# was taught by lists alone nothing of TCD's gain is left ([vlm](../docs/results/vlm.md)).
+# ({{table1 | CLIMS: pseudo masks}}), and the means of the others lie between 12 and 19.  CLIMS is last in the paper.
+# There its judge is FLIP, which read captions of the web; ours was taught the names of the very parts that are in
+# sight (notebook 00, "who has seen what").  How much such a judge is worth was measured for TCD: with one that was
+# taught by lists alone nothing of its gain is left ([vlm](../docs/results/vlm.md)).
 #
 # **Labels are not parsers.**  CLIP-ES's labels have {{table1 | CLIP-ES: pseudo masks}}, the parser that learned from
 # them {{table1 | CLIP-ES: test}} on new faces.  In the paper it is the only system whose parser is better than its

@@ -299,8 +299,8 @@ def sort_systems(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
             alt=f"Bars of {shown}, in the order of {order}: {numbers}.",
         )
 
-    first, *_, last = columns
-    interact(draw, shown=_choice(list(columns), first), order=_choice(list(columns), last))
+    first = next(iter(columns))
+    interact(draw, shown=_choice(list(columns), first), order=_choice(list(columns), first))
 
 
 def _choice(options: Sequence[str], first: str) -> Dropdown:
