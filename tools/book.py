@@ -256,6 +256,8 @@ def build(source: Path, target: Path) -> int:
     """Run Sphinx; any warning is an error.  Returns its exit code."""
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", str(source), str(target)]
     code = subprocess.run(command).returncode
+    for template in (target / "_static").glob("*macros.html"):  # the themes leave theirs there, and they are no pages
+        template.unlink()
     for path in target.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         # MyST-NB's label hides the words that stand there from screen readers.
