@@ -7,7 +7,6 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.wsfp-setup
-NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 # Nothing after the set-up needs a network, and nothing may wait for one.
 export HF_HUB_OFFLINE := 1
@@ -46,12 +45,13 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --instafail
+	$(BIN)/python -m tools.moved
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --timeout=0 \
-	    -n 2 --dist loadfile $(NOTEBOOKS)
+	    -n 2 --dist loadfile --instafail build/moved/*.ipynb
 
 lab: $(STAMP)
-	$(BIN)/jupyter lab $(firstword $(NOTEBOOKS))
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 notebooks: $(STAMP)
 	$(BIN)/python -m tools.address
