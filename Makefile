@@ -76,7 +76,7 @@ book-links: book
 results: $(STAMP)
 	@$(BIN)/python -c "import sys; from wsfp_helpers.common.machine import revision as r; sys.exit(not r().isalnum())" \
 	    || { echo "commit first: a result names a clean commit" >&2; exit 1; }
-	for what in detector eq1 speed; do $(BIN)/python scripts/measure_ccd.py $$what docs/results || exit 1; done
+	for what in detector eq1 speed passes; do $(BIN)/python scripts/measure_ccd.py $$what docs/results || exit 1; done
 	$(BIN)/python -m tools.bench --results docs/results
 	$(BIN)/python -m tools.bench --pairs 30000 --results docs/results
 	$(BIN)/python -m tools.bench --evaluate --results docs/results

@@ -71,7 +71,7 @@ LOW = {"box_threshold": 0.0, "text_threshold": 0.0, "short_side": 160}
 def test_forward_and_post_processing(model, picture):
     detector = GroundingDino(model, model.tokenizer, **LOW)
     with torch.no_grad():
-        logits, boxes = detector.forward(detector.prepare(picture), caption("eye"))
+        (logits,), (boxes,) = (x[0] for x in detector.forward(detector.prepare(picture), [caption("eye")]))
     found = detector.select(logits, boxes, (120, 160), "eye")
     assert logits.shape[0] == boxes.shape[0] == len(boxes) == QUERIES
     assert 0 < len(found) <= QUERIES and found == sorted(found, key=lambda d: -d.score)
@@ -87,6 +87,44 @@ def test_forward_and_post_processing(model, picture):
     found = detector.select(logits, boxes, (120, 160), "eye")
     assert np.allclose([(*d.box, d.score) for d in found], sorted(expected, key=lambda row: -row[4]))
     assert {d.phrase for d in found} == {"eye"}
+
+
+def check_one_pass(detector, pixels):
+    """Two pictures and two phrases in one pass: one of the four against the model alone.  Returns what Swin saw."""
+    seen, pictures = [], torch.cat([pixels, pixels.flip(3)])
+    swin = next(m for name, m in detector.model.named_modules() if name.endswith(("patch_embed", "patch_embeddings")))
+    handle = swin.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    detector.batched = True
+    logits, boxes = detector.forward(pictures, ["eye .", "nose ."])
+    handle.remove()
+    alone_logits, alone_boxes = whole_model(detector, pictures[1:], "nose .")
+    assert torch.allclose(logits[1, 1, :, :4], alone_logits[:, :4], rtol=0, atol=1e-5)
+    assert torch.allclose(boxes[1, 1], alone_boxes, rtol=0, atol=1e-6)
+    assert (boxes[1, 1] - boxes[1, 0]).abs().max() > 1e-3 and (boxes[1, 1] - boxes[0, 1]).abs().max() > 1e-3
+    return seen
+
+
+def whole_model(detector, pixels, text):
+    """The packages' own call, a picture and a phrase at a time."""
+    if detector.name == "groundingdino-py":
+        output = detector.model(pixels, captions=[text])
+        return output["pred_logits"][0], output["pred_boxes"][0]
+    output = detector.model(pixel_values=pixels, **detector.tokenizer(text, return_tensors="pt"))
+    return output.logits[0], output.pred_boxes[0]
+
+
+def test_phrases_of_the_same_length_share_the_image_network(model, picture):
+    detector = GroundingDino(model, model.tokenizer, **LOW)
+    passes, phrases = [], ("eye", "eyebrow", "nose")  # the second has two tokens
+    handle = model.backbone[0].patch_embed.register_forward_hook(lambda *_: passes.append(1))
+    found = detector.detect_batch([picture, picture[:, ::-1]], phrases)
+    handle.remove()
+    assert len(passes) == 4 and [tuple(each) for each in found] == [phrases] * 2
+    detector.batched = True
+    [again] = detector.detect_batch([picture], ["eye", "nose"])
+    for phrase in again:
+        assert len(again[phrase]) == len(found[0][phrase]) > 0
+        assert np.allclose([d.score for d in again[phrase]], [d.score for d in found[0][phrase]], atol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +158,9 @@ def test_transformers_agrees(model, files, suffix, bert, picture, tmp_path):
     pixels = ours.prepare(picture).double()
     ours.model.double(), theirs.model.double()
     with torch.no_grad():
-        one, two = (d.forward(pixels, caption("eyebrow")) for d in (ours, theirs))
+        one, two = ([x[0, 0] for x in d.forward(pixels, [caption("eyebrow")])] for d in (ours, theirs))
+        if suffix == ".pth":
+            assert check_one_pass(theirs, pixels) == [2]
     words = 5  # [CLS] eye ##brow . [SEP]
     near = 1e-4 if FIVE else 1e-9  # groundingdino-py keeps the words' positions in single precision, transformers 4 too
     assert torch.allclose(one[0][:, :words], two[0][:, :words], rtol=0, atol=near)
@@ -145,11 +185,11 @@ def test_the_wrapper_for_transformers_5_changes_nothing(model, bert, picture, mo
     theirs = BertModelWarper(transformers.BertModel.from_pretrained(bert).eval())
     assert theirs.state_dict().keys() == model.bert.state_dict().keys()
     with torch.no_grad():
-        ours = detector.forward(pixels, "eye .")[0][:, :4]
+        ours = detector.forward(pixels, ["eye ."])[0][0, 0][:, :4]
         monkeypatch.setattr(model.bert, "forward", theirs.forward)
-        assert torch.equal(detector.forward(pixels, "eye .")[0][:, :4], ours)
+        assert torch.equal(detector.forward(pixels, ["eye ."])[0][0, 0][:, :4], ours)
         theirs.embeddings.word_embeddings.weight[400:402] += 1  # the sentence matters, so equality means something
-        assert not torch.equal(detector.forward(pixels, "eye .")[0][:, :4], ours)
+        assert not torch.equal(detector.forward(pixels, ["eye ."])[0][0, 0][:, :4], ours)
 
 
 class Tokenizer:

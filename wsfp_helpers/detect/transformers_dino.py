@@ -1,13 +1,15 @@
 """Grounding DINO through transformers: 4.57, or 5.23 and later (those between misplace a caption's full stop)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import torch
 from packaging.version import Version
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.detect.groundingdino import WHERE, GroundingDino, Loaded, one_name
@@ -20,10 +22,17 @@ class TransformersDino(GroundingDino):
 
     name = "grounding-dino-transformers"
 
-    def forward(self, pixels: Tensor, text: str) -> tuple[Tensor, Tensor]:
-        """See :meth:`GroundingDino.forward`."""
-        output = self.model(pixel_values=pixels, **self.tokenizer(text, return_tensors="pt").to(self.device))
-        return output.logits[0], output.pred_boxes[0]
+    def look(self, pixels: Tensor, times: int) -> tuple[nn.Module, Any]:
+        """See :meth:`GroundingDino.look`."""
+        network = self.model.get_submodule("model.backbone.conv_encoder")
+        found = network(pixels, torch.ones_like(pixels[:, 0], dtype=torch.long))
+        return network, [tuple(each.repeat_interleave(times, 0) for each in level) for level in found]
+
+    def answer(self, pixels: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See :meth:`GroundingDino.answer`."""
+        words = self.tokenizer([*texts], return_tensors="pt").to(self.device)
+        output = self.model(pixel_values=pixels, **words)
+        return output.logits, output.pred_boxes
 
 
 def build_transformers_model(weights: Mapping[str, Tensor], bert: Path, path: object, backbone: str) -> Loaded:
