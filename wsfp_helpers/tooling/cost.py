@@ -12,13 +12,15 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
+from wsfp_helpers.common.machine import machine, revision
 from wsfp_helpers.nets.trunk import load_trunk
 from wsfp_helpers.profiles import Profile
 from wsfp_helpers.stages import open_parts
 from wsfp_helpers.systems.base import System
 from wsfp_helpers.systems.every import make_system
-from wsfp_helpers.tooling.results import row, write_results
+from wsfp_helpers.tooling.results import read_results, row, write_results
 
 IMAGES = 16
 """Pictures that are labelled to measure how many a second are."""
@@ -28,7 +30,8 @@ def table5(names: Sequence[str], config: Profile, boxes: str | Path, results: Pa
     """Table 5: parameters, minutes of training, multiply-adds and pictures a second; returns the results file.
 
     Every number begins with pictures: the features of the frozen trunk are computed within each.  Run it on an idle
-    machine.
+    machine.  The file grows by a system at a time: interrupted, the same command goes on after those that it holds, if
+    revision and machine are the same.
 
     Args:
         names: Systems.
@@ -36,8 +39,11 @@ def table5(names: Sequence[str], config: Profile, boxes: str | Path, results: Pa
         boxes: Boxes of the training set.
         results: Folder of the results file and its page.
     """
-    rows = []
+    rows = [each for each in _measured(results) if each["name"].split(":")[0] in names]
+    done = {each["name"].split(":")[0] for each in rows}
     for name in names:
+        if name in done:
+            continue
         # A process of its own: peak memory is that of the process, and caches are empty.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool, TemporaryDirectory() as folder:
             found = pool.submit(measure, name, config, str(boxes), folder).result()
@@ -45,7 +51,33 @@ def table5(names: Sequence[str], config: Profile, boxes: str | Path, results: Pa
         print(
             f"{name:12}" + "  ".join(f"{what} {value:.3g} {unit}" for (what, unit), value in found.items()), flush=True
         )
-    return write_results("table5", f"wsfp systems cost --profile {config.name}", rows, results)
+        write_results("table5", f"wsfp systems cost --profile {config.name}", rows, results)
+    return results / "table5.json"
+
+
+def _measured(results: Path) -> list[dict]:
+    """Rows that this revision has measured on this machine."""
+    if not (results / "table5.json").exists():
+        return []
+    content = read_results("table5", results)
+    same = content["revision"] == revision() and content["machine"].startswith(f"{machine()},")
+    return content["rows"] if same else []
+
+
+class MultiplyAdds(FlopCounterMode):
+    """torch's counter, without the names of modules: their hooks forbid gradients within, which CLIP-ES takes."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+        self.mod_tracker = _NoModules()
+
+
+class _NoModules(ModuleTracker):
+    def __enter__(self) -> "_NoModules":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def measure(name: str, config: Profile, boxes: str, folder: str) -> dict[tuple[str, str], float]:
@@ -58,7 +90,7 @@ def measure(name: str, config: Profile, boxes: str, folder: str) -> dict[tuple[s
     minutes = (time.monotonic() - started) / 60
     system.network.eval()
     some = config.faces("val").weak.subset(range(IMAGES + 1))
-    with FlopCounterMode(display=False) as counter:
+    with MultiplyAdds() as counter:
         list(system.find(some.subset([IMAGES])))
     started = time.monotonic()
     list(system.find(some.subset(range(IMAGES))))
