@@ -132,11 +132,11 @@ def _write_masked(masked: WeakFaces, out: Path) -> None:
 
 def format_ccd(report: Mapping) -> str:
     """The report of :func:`run_ccd` as text: a line for each component, then the labels before and after."""
-    counts = ("present", "found", "accepted", "masked")
-    heads = "".join(f"{count:>10}" for count in counts) + "".join(f"{test:>8}" for test in ccd.TESTS)
+    counts = ("present", "found", "accepted", "masked", "on_both_sides")
+    heads = "".join(f"{count:>15}" for count in counts) + "".join(f"{test:>8}" for test in ccd.TESTS)
     lines = [f"{report['images']} images; candidates rejected by: {', '.join(ccd.TESTS)}", f"{'':8}{heads}"]
     for component, row in report["components"].items():
-        cells = "".join(f"{row[count]:10d}" for count in counts)
+        cells = "".join(f"{row[count]:15d}" for count in counts)
         lines.append(f"{component:8}{cells}" + "".join(f"{row['rejected'][test]:8d}" for test in ccd.TESTS))
     before, after = report["labels"]["before"], report["labels"]["after"]
     changed = [f"{name} {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]

@@ -113,6 +113,24 @@ def test_every_branch_has_its_verdict():
     assert [d.score for d, _ in judge(candidates, "r_eye", (100, 100), CCDConfig())] == sorted(verdicts, reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("x1", "x2", "refused"), [(20, 60, True), (19, 60, False), (40, 80, True), (40, 81, False), (10, 50, False)]
+)
+def test_a_box_around_both_eyes_may_be_refused(x1, x2, refused):
+    """A quarter of its width or more beyond the line at 50: 10 of 40."""
+    component, inside = ("r_eye", 28) if x1 + x2 < 100 else ("l_eye", 66)
+    wide, single = box(x1, 20, x2, 30, 0.9), box(inside, 20, inside + 6, 24, 0.6)
+    assert accept([single, wide], component, (100, 100), CCDConfig()) == wide
+    strict = CCDConfig(one_side=True)
+    assert accept([single, wide], component, (100, 100), strict) == (single if refused else wide)
+    faces, candidates = tiny_faces().subset([0]), {"eye": [wide], "nose": [box(45, 40, 55, 50, 0.9, "nose")]}
+    for config, accepted, rejected in ((CCDConfig(), 1, 0), (strict, 1 - refused, int(refused))):
+        rows = report_ccd(faces, records(faces, candidates, (100, 100)), config)["components"]
+        assert rows[component]["accepted"] == accepted and rows[component]["rejected"]["both"] == rejected
+        assert rows[component]["on_both_sides"] == (refused if config == CCDConfig() else 0)
+        assert rows["nose"]["on_both_sides"] == 0 and rows["nose"]["accepted"] == 1
+
+
 def test_the_line_can_be_the_face():
     """A face in the left half of the picture: both eyes lie left of the picture's centre."""
     candidates = {
@@ -277,8 +295,8 @@ def test_report_counts_what_happened():
     report = report_ccd(faces, records(faces), ALWAYS)
     rows = report["components"]
     assert rows["nose"] == {
-        "present": 5, "found": 6, "accepted": 6, "accepted_present": 5, "masked": 5,
-        "rejected": {"score": 0, "side": 0, "area": 0, "aspect": 0},
+        "present": 5, "found": 6, "accepted": 6, "accepted_present": 5, "masked": 5, "on_both_sides": 0,
+        "rejected": {"score": 0, "side": 0, "both": 0, "area": 0, "aspect": 0},
     }  # fmt: skip
     assert rows["l_eye"]["masked"] == 6 and rows["l_eye"]["rejected"]["side"] == 6
     assert rows["l_brow"]["found"] == 6 and rows["l_brow"]["accepted"] == 0

@@ -21,8 +21,11 @@ from wsfp_helpers.labels import CELEBAMASK, COMPONENTS
 MASKABLE = tuple(BOX_CLASSES)
 """The candidate set of the paper: nose, left/right eye, left/right eyebrow, left/right ear, and mouth."""
 
-TESTS = ("score", "side", "area", "aspect")
+TESTS = ("score", "side", "both", "area", "aspect")
 """The tests of a candidate in their order; a rejected one is counted under the first that it fails."""
+
+BOTH_SIDES = 0.25
+"""Share of its width from which on a box lies on both sides of the line: one box around both eyes does."""
 
 ORIGINAL = ".original"
 """Ending of the id of an unmasked picture in a set that holds masked ones as well."""
@@ -42,6 +45,8 @@ class CCDConfig:
     """Longest box: its longer side over its shorter one."""
     reference: str = "image"
     """The vertical line of the side test: ``"image"``, its centre as in the paper, or ``"face"``, the face's centre."""
+    one_side: bool = False
+    """Of a left or right component also refuse a box that lies on both sides (:data:`BOTH_SIDES`); Eq. 1 does not."""
     probability: float = 0.5
     """Of masking a present component that has an accepted box."""
     mouth_clears_lips: bool = True
@@ -100,6 +105,8 @@ def judge(
             verdict = "score"
         elif (half == "left" and not middle < line) or (half == "right" and not middle > line):
             verdict = "side"
+        elif config.one_side and half and _on_both_sides(detection.box, line):
+            verdict = "both"
         elif not config.min_area <= area <= config.max_area:
             verdict = "area"
         elif max(sides) > config.max_aspect * min(sides):
@@ -108,6 +115,11 @@ def judge(
             verdict, taken = "later" if taken else "accepted", True
         judged.append((detection, verdict))
     return judged
+
+
+def _on_both_sides(box: Box, line: float) -> bool:
+    x1, _, x2, _ = box
+    return min(x2 - line, line - x1) >= BOTH_SIDES * (x2 - x1)
 
 
 def accept(
@@ -274,12 +286,13 @@ def report_ccd(
 
     Returns:
         ``components``: for each of :data:`MASKABLE` the number of images in which it is ``present`` in the labels,
-        ``found`` (any candidate), ``accepted`` (Eq. 1), ``accepted_present`` (both) and ``masked``, and the number of
-        candidates ``rejected`` by each test.  ``labels``: images with each class ``before`` and ``after``.
+        ``found`` (any candidate), ``accepted`` (Eq. 1), ``accepted_present`` (both) and ``masked``, the number of
+        candidates ``rejected`` by each test, and of left and right ones ``on_both_sides``: accepted boxes that also
+        hide the other side (:data:`BOTH_SIDES`).  ``labels``: images with each class ``before`` and ``after``.
     """
     config = config or CCDConfig()
     _check_boxes(boxes, faces)
-    counts = ("present", "found", "accepted", "accepted_present", "masked")
+    counts = ("present", "found", "accepted", "accepted_present", "masked", "on_both_sides")
     table: dict[str, dict] = {c: dict.fromkeys(counts, 0) | {"rejected": dict.fromkeys(TESTS, 0)} for c in MASKABLE}
     after = np.zeros(len(COMPONENTS), int)
     for key, y in zip(faces.ids, faces.labels, strict=True):
@@ -293,8 +306,11 @@ def report_ccd(
             present = bool(y[_columns(component, config)].any())
             row["present"] += present
             row["found"] += bool(verdicts)
-            row["accepted"] += "accepted" in verdicts
-            row["accepted_present"] += present and "accepted" in verdicts
+            taken = [d.box for d, verdict in judged if verdict == "accepted"]
+            row["accepted"] += len(taken)
+            row["accepted_present"] += present * len(taken)
+            if CELEBAMASK.picture_half(component):
+                row["on_both_sides"] += sum(_on_both_sides(box, centre) for box in taken)
             row["masked"] += component in masked
             for test in TESTS:
                 row["rejected"][test] += verdicts.count(test)
