@@ -80,7 +80,7 @@ results: $(STAMP)
 	$(BIN)/python -m tools.bench --results docs/results
 	$(BIN)/python -m tools.bench --pairs 30000 --results docs/results
 	$(BIN)/python -m tools.bench --evaluate --results docs/results
-	for table in table3 table4 fig6 vlm sums tuned mended; do \
+	for table in table3 table4 fig6 vlm sums tuned mended start; do \
 	    $(BIN)/wsfp ablate $$table --results docs/results || exit 1; done
 	for table in variants sweep eyes blocks; do \
 	    $(BIN)/wsfp ablate $$table --seeds 0 --results docs/results || exit 1; done

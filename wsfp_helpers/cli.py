@@ -414,7 +414,7 @@ def ablate(
     table: Annotated[
         str,
         typer.Argument(
-            help="table3, table4, fig6, vlm (section 4.3.4); variants, sums, sweep, tuned, eyes, mended or blocks."
+            help="table3, table4, fig6, vlm (4.3.4); variants, sums, sweep, tuned, eyes, mended, blocks or start."
         ),
     ],
     profile: ProfileName = "embedded",

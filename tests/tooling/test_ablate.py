@@ -8,6 +8,7 @@ import pytest
 
 from wsfp_helpers import stages
 from wsfp_helpers.common.checkpoints import save_weights
+from wsfp_helpers.common.configs import differences, plain
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.weak import WeakFaces
@@ -29,6 +30,7 @@ from wsfp_helpers.tooling.ablate import (
     measure,
     mended,
     read_scores,
+    start,
     sums,
     sweep,
     table3,
@@ -215,6 +217,16 @@ def test_more_blocks_are_trained_where_a_row_says_so(log, config, tmp_path):
     (run,) = tmp_path.iterdir()
     assert len(load_run(run)[0].blocks) == two.blocks == 2
     assert rows["1 trained, patch"].change(config, 0) == table3(config)[2].change(config, 0)
+
+
+def test_rows_of_the_start_change_one_thing_each():
+    config = profile("embedded")
+    full, *others = (each.change(config, 0) for each in start(config))
+    assert all(row.part == "val" for row in start(config)) and full.train == config.train
+    changed = [{key: new for key, _, new in differences(plain(full), plain(each))} for each in others]
+    assert changed == [
+        {"train.clip": 5.0}, {"train.clip": 0.5}, {"train.warmup_epochs": 1.0}, {"train.tcd.sim_mode": "clims"}
+    ]  # fmt: skip
 
 
 def test_mended_rows_change_one_thing_each():

@@ -140,6 +140,17 @@ def mended(config: Profile) -> list[Row]:
     return [ccd, replace(full, name="all terms"), stronger, replace(full, name="all terms, theta 0.7", theta=0.7)]
 
 
+def start(config: Profile) -> list[Row]:
+    """Ways to tame the gradient of the text terms at the start (docs/results/gradients.md), scored on ``val``."""
+    full = Row("all terms", tcd=config.train.tcd, part="val")
+    clamped = replace(full, name="all terms, logarithm clamped as in CLIMS", tcd=_change(config, {"sim_mode": "clims"}))
+    clipped = [
+        replace(full, name=f"all terms, gradient clipped at {norm}", train={"clip": norm}) for norm in (5.0, 0.5)
+    ]
+    later = replace(full, name="all terms, warm-up of a whole epoch", train={"warmup_epochs": 1.0})
+    return [full, *clipped, later, clamped]
+
+
 def blocks(config: Profile) -> list[Row]:
     """Whether maps read through the attention of class tokens gain from a second trained block.
 
@@ -208,7 +219,7 @@ def variants(config: Profile) -> list[Row]:
 
 TABLES = {
     "table3": table3, "table4": table4, "fig6": fig6, "vlm": vlm, "variants": variants, "sums": sums, "sweep": sweep,
-    "tuned": tuned, "eyes": eyes, "mended": mended, "blocks": blocks,
+    "tuned": tuned, "eyes": eyes, "mended": mended, "blocks": blocks, "start": start,
 }  # fmt: skip
 
 

@@ -52,7 +52,10 @@ ABOUT = {
     "exchanged, as everywhere else here, or class by class as they are, which the code of MCTformer+ does.",
     "systems_val": "Pseudo labels of all 228 faces of celeb/val, on which the settings of each system are chosen and "
     "nothing is reported: four for each, with seed 0.",
-    "eyes": "Pseudo labels of all 228 faces of celeb/val, on which settings are chosen and nothing is reported.",
+    **dict.fromkeys(
+        ("eyes", "start"),
+        "Pseudo labels of all 228 faces of celeb/val, on which settings are chosen and nothing is reported.",
+    ),
     "gradients": "The full method of the embedded world before and after its training: the gradient norm of each "
     "term times its weight in the loss (mean over three batches of 8 masked training faces), for the weights of the "
     "patch head, of the class tokens with their positions, and of the trained block.  The push on the maps of the eyes "
