@@ -253,6 +253,23 @@ def train(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory of wsfp train, under way or ended.")],
+    images: Annotated[int, typer.Option(min=6, help="Faces of val whose pseudo labels are scored.")] = 60,
+    follow: Annotated[bool, typer.Option(help="Report on every new checkpoint until the training ends.")] = False,
+) -> None:
+    """Say how a training goes: scores of pseudo labels, maps of six faces, gradients of each term.
+
+    Adds a line to report.jsonl in the run directory and writes report-STEP.png.  A checkpoint is there every
+    train.save_every steps.
+    """
+    from wsfp_helpers.tooling import progress
+
+    for text in progress.follow(run, images) if follow else [progress.format_report(progress.report(run, images))]:
+        typer.echo(text)
+
+
+@app.command()
 def fcam(
     run: Annotated[Path, typer.Option(help="Run directory of wsfp train.")],
     out: Annotated[Path, typer.Option(help="Folder for the maps.")],

@@ -4,11 +4,11 @@ import pytest
 import torch
 from fixtures import tiny_faces, tiny_vit, tiny_vlm
 
-from scripts.measure_gradients import EYES, PARTS, WIDEN, cosines, gradients, weights
 from wsfp_helpers.labels import COMPONENTS, PROMPTS
 from wsfp_helpers.method.tcd import Objective, TcdConfig
 from wsfp_helpers.method.train import DisFaceRep
 from wsfp_helpers.method.vit import Projector
+from wsfp_helpers.tooling.gradients import EYES, PARTS, WIDEN, cosines, gradients, weights
 
 
 @pytest.fixture(scope="module")

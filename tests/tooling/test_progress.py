@@ -1,0 +1,92 @@
+"""Reports on a training under way: from its last checkpoint, beside it, and without changing it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from wsfp_helpers import stages
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.data.synthfaces import synthfaces
+from wsfp_helpers.method.fcam import extract
+from wsfp_helpers.method.pseudo import pseudo_label
+from wsfp_helpers.method.train import CHECKPOINT, MODEL
+from wsfp_helpers.profiles import Source, profile
+from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
+from wsfp_helpers.tooling import progress
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of four steps on eight faces at 64 px, with a checkpoint at each step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WSFP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(Source, "open", lambda self: synthfaces(self.split).subset(range(8)))
+        config = profile("embedded")
+        training = replace(config.train, batch_size=2, epochs=1, save_every=1)
+        config = replace(config, train=training, model=replace(config.model, size=64))
+        yield stages.run_train(config, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def reported(run):
+    """What the folder held before the report, and the report."""
+    return bytes_of(run), progress.report(run, 6)
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def test_a_report_is_that_of_the_weights_and_leaves_the_run_alone(run, reported):
+    (before, row), after = reported, bytes_of(run)
+    assert after.keys() - before.keys() == {"report.jsonl", "report-4.png"}
+    assert all(after[name] == content for name, content in before.items())
+    assert [json.loads(line) for line in after["report.jsonl"].splitlines()] == [row]
+
+    vit, config = stages.load_run(run)
+    faces = config.faces("val").subset([0, 1, 2, 4, 5, 6])
+    labels = [pseudo_label(each, config.theta) for each in extract(vit, faces.weak, config.fcam)]
+    expected = score_pseudo_labels(labels, faces)
+    assert row["step"] == 4 and row["mean_f1"] == pytest.approx(expected.mean_f1, abs=0.01)
+    losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert row["loss"] == pytest.approx(sum(losses) / 4)
+    assert set(row["gradients"]) > {"class_mlsm", "pos_ffc", "reg"} and 0 < row["dead"]["v_cls"] < 1
+    text = progress.format_report(row)
+    assert "step 4: loss" in text and "pos_ffc" in text and "patch head" in text
+    assert Image.open(run / "report-4.png").size > (400, 400)
+
+
+def test_under_way_the_last_checkpoint_is_asked(run, reported, tmp_path):
+    """That of the last step holds the weights of the end."""
+    for name in ("config.json", "metrics.jsonl", CHECKPOINT):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    assert progress.report(tmp_path, 6) == reported[1]
+
+
+def test_following_ends_with_the_training(run, reported, tmp_path, monkeypatch):
+    for name in ("config.json", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    arrives = [CHECKPOINT, None, MODEL]
+
+    def wait(_):
+        name = arrives.pop(0)
+        if name:
+            (tmp_path / name).write_bytes((run / name).read_bytes())
+
+    monkeypatch.setattr(progress.time, "sleep", wait)
+    monkeypatch.setattr(progress, "report", lambda *_: reported[1])
+    texts = list(progress.follow(tmp_path, 6))
+    assert len(texts) == 2 and arrives == []  # one for the checkpoint, one for the end
+
+
+def test_what_is_no_run_and_what_has_not_begun(run, tmp_path):
+    with pytest.raises(InputError, match="no run directory"):
+        progress.report(tmp_path / "none", 6)
+    with pytest.raises(InputError, match="no run directory"):
+        next(progress.follow(tmp_path / "none", 6))
+    (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
+    with pytest.raises(InputError, match="has no checkpoint yet: one is written every 1 steps"):
+        progress.report(tmp_path, 6)
