@@ -71,6 +71,10 @@ def source(text: str) -> Source:
     return Source(name, split or None)
 
 
+HEAD = 64
+"""Channels of an attention head in every ViT of DeiT and DINOv2."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The class-token ViT and its first values."""
@@ -84,10 +88,16 @@ class ModelConfig:
     token_init_noise: float = 0.02
     """Spread that keeps class tokens with equal labels apart."""
     weights: str | None = None
-    """A file of timm's DeiT-S below ``$WSFP_DATA``; ``None``: the embedded trunk's later blocks."""
+    """A file of timm's DeiT or DINOv2 below ``$WSFP_DATA``; ``None``: the embedded trunk's later blocks."""
+    width: int = 384
+    """Of the tokens, a head for every 64: 384 for ViT-S, 768 for ViT-B."""
 
     def __post_init__(self) -> None:
-        check_range(self, frozen_blocks=(0, 12), blocks=(1, 12), size=(16, 2048), token_init_noise=(0, 10))
+        check_range(
+            self, frozen_blocks=(0, 12), blocks=(1, 12), size=(16, 2048), token_init_noise=(0, 10), width=(64, 2048)
+        )
+        if self.width % HEAD or (self.frozen_blocks and self.width != 384):
+            raise InputError(f"width is {self.width}: expected a multiple of {HEAD}, and 384 behind the frozen trunk")
         if self.size % PATCH:
             raise InputError(f"size is {self.size}: expected a multiple of {PATCH}")
 
@@ -95,7 +105,7 @@ class ModelConfig:
         """The network with random values, to load a trained model into."""
         return MultiClassTokenViT(
             frozen_blocks=self.frozen_blocks, blocks=self.blocks, size=self.size,
-            token_init_noise=self.token_init_noise,
+            token_init_noise=self.token_init_noise, width=self.width, heads=self.width // HEAD,
         )  # fmt: skip
 
     def build(self, seed: int = 0) -> MultiClassTokenViT:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -161,6 +162,28 @@ def test_loads_timm_deit_at_448(tmp_path):
     vit.token_init_noise = 0.02
     load_pretrained(vit, path)
     assert (vit.cls_token[0, 0] - vit.cls_token[0, 1]).std().item() == pytest.approx(0.02 * 2**0.5, rel=0.2)
+
+
+def test_dinov2_becomes_a_deit_with_the_same_answers(tmp_path):
+    """Blocks: as timm's with their layer scales.  Patches: a patch of 14 enlarged to 16 gives what the patch gave."""
+    shape = {"embed_dim": 128, "num_heads": 2, "depth": 2, "img_size": 56}
+    source, path = deit(tmp_path, name="vit_small_patch14_dinov2", **shape)
+    with torch.no_grad():
+        for name, parameter in source.named_parameters():
+            if name.endswith("gamma"):
+                parameter.uniform_(-2, 2)
+        save_file(source.state_dict(), path)
+        vit = MultiClassTokenViT(blocks=2, size=64, width=128, heads=2, drop_path=0.0, token_init_noise=0.0)
+        load_pretrained(vit, path)
+        tokens, picture = torch.randn(1, 9, 128), torch.rand(1, 3, 14, 14)
+        theirs, ours = tokens, tokens
+        for their_block, our_block in zip(source.blocks, vit.blocks, strict=True):
+            theirs, ours = their_block(theirs), our_block(ours)
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        enlarged = F.interpolate(picture, (16, 16), mode="bicubic", antialias=True)
+        theirs, ours = source.patch_embed.proj(picture), vit.patch_embed.proj(enlarged)
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(vit.pos_embed_pat, source.pos_embed[:, 1:])
 
 
 def test_a_state_dict_of_torch_gives_the_same_values(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.layers import PatchEmbed
+from timm.layers import PatchEmbed, resample_patch_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -182,10 +182,11 @@ def vit_inputs(vit: MultiClassTokenViT, pictures: Pictures, size: int | None = N
 
 
 def load_pretrained(vit: MultiClassTokenViT, path: str | Path | None = None) -> None:
-    """First values of ``vit``: timm's DeiT weights from ``path``, or the blocks that follow the embedded trunk.
+    """First values of ``vit``: timm's DeiT or DINOv2 from ``path``, or the blocks that follow the embedded trunk.
 
     The ImageNet class token and its position are copied K times, plus ``token_init_noise``; a position grid of
-    another size is repeated where it divides evenly, as in MCTformer+, else interpolated (docs/design.md, 1.2).
+    another size is repeated where it divides evenly, as in MCTformer+, else interpolated (docs/design.md, 1.2).  A
+    DINOv2 without registers is brought into the shape of DeiT.
 
     Raises:
         InputError: The file is missing, truncated or of another architecture.
@@ -218,12 +219,25 @@ _TAKE = "take DeiT-S/16 (deit_small_patch16_224)"
 
 def _read_deit(path: str | Path, width: int) -> dict[str, Tensor]:
     weights = read_weights(path, "DeiT weights (timm's deit_small_patch16_224.fb_in1k)", "download it again")
+    if "blocks.0.ls1.gamma" in weights:
+        weights = _dinov2_as_deit({name: value.float() for name, value in weights.items()})
     if "pos_embed" not in weights or "blocks.0.attn.qkv.weight" not in weights:
         raise InputError(f"{path} is not a timm ViT: expected deit_small_patch16_224 with pos_embed and blocks.*")
     shape = tuple(weights["pos_embed"].shape)
     if shape != (1, 1 + math.isqrt(shape[1] - 1) ** 2, width):
         raise InputError(f"{path}: pos_embed is {shape}, expected (1, 1 + n * n, {width}): {_TAKE}")
     return {name: value.float() for name, value in weights.items()}
+
+
+def _dinov2_as_deit(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv2's weights in the shape of DeiT: patches of 16 instead of 14 pixels, the layer scales inside the layers."""
+    weights["patch_embed.proj.weight"] = resample_patch_embed(weights["patch_embed.proj.weight"], [PATCH, PATCH])
+    for name in [name for name in weights if name.endswith(".gamma")]:
+        scaled = {"ls1": "attn.proj", "ls2": "mlp.fc2"}[name.split(".")[-2]]
+        block, gamma = name.rsplit(".", 2)[0], weights.pop(name)
+        weights[f"{block}.{scaled}.weight"] *= gamma[:, None]
+        weights[f"{block}.{scaled}.bias"] *= gamma
+    return weights
 
 
 def _with_attention(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
