@@ -1,6 +1,6 @@
 """Draw the pictures of the docs: what the parsers find, on faces that may be shown.
 
-usage: python -m tools.overview          docs/overview.png: a rendered face and a photograph, the weak parser
+usage: python -m tools.overview          docs/ladder.png: a rendered face and a photograph through every step
        python -m tools.overview frl      docs/frl_side_by_side.png: real people, both parsers; needs FRL London
        python -m tools.overview terms    docs/terms.png: maps of the networks of Table 4, seed 0; trains those that
                                          `wsfp ablate table4` has not left in the cache, 3 minutes each
@@ -22,33 +22,43 @@ from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.common.files import atomic_path
 from wsfp_helpers.common.pictures import resize_label_map
 from wsfp_helpers.data.frl import frl_london
-from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import COMPONENTS
 from wsfp_helpers.method.fcam import extract
+from wsfp_helpers.notebook.ladder import climb, two_faces
 from wsfp_helpers.notebook.plots import gallery, heat, overlay
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.stages import SHIPPED, load_run, run_keyed
 from wsfp_helpers.tooling.ablate import table3, table4
+from wsfp_helpers.tooling.ladder import stored_scores
 
 DOCS = Path(__file__).parents[1] / "docs"
-FACE = "celeb_test_00003_v0"
+LADDER_PART = "skin"
 TERMS_FACE, TERMS_PARTS = 7, ("skin", "nose", "l_eye", "u_lip", "hair", "neck")
 PEOPLE = ("008_03", "021_03", "107_03", "129_03")
 
 
-def overview() -> Figure:
-    """A rendered face with truth and answer of the weak parser, and its answer to a photograph."""
-    parser, faces, photograph = load_parser("weak"), synthfaces("celeb/test"), astronaut()
-    place = faces.ids.index(FACE)
-    face, truth = faces.image(place), faces.label_map(place)
-    guess, found = parser.predict(face)[0], parser.predict(photograph)[0]
-    return gallery(
-        [face, overlay(face, truth), overlay(face, guess), photograph, overlay(photograph, found)],
-        ["rendered face", "truth", "learnt without masks", "photograph", "learnt without masks"],
-        columns=5, size=2.3, classes=_present(truth, guess, found),
-    )  # fmt: skip
+def ladder() -> Figure:
+    """A column for each step: maps of :data:`LADDER_PART` above, labels below, the stored mean F1 under them."""
+    faces, scores = two_faces(), stored_scores()
+    rungs, k, pictures = list(climb(faces)), COMPONENTS.index(LADDER_PART), []
+    truths = [synthfaces("celeb/val").label_map(0), np.zeros(faces.image(1).shape[:2], np.uint8)]
+    for i, truth in enumerate(truths):
+        face = faces.image(i)
+        below = overlay(face, truth, opacity=0.75) if truth.any() else np.full_like(face, 255)
+        pictures += [face, *(heat(face, rung.maps[i, k]) for rung in rungs)]
+        pictures += [below, *(overlay(face, rung.labels[i], opacity=0.75) for rung in rungs)]
+    titles = ["rendered", *(rung.name.replace(", ", "\n") for rung in rungs)]
+    titles += ["its truth", *[""] * len(rungs), "photograph", *[""] * (2 * len(rungs) + 1)]
+    classes = _present(*(rung.labels for rung in rungs))
+    title = f"The same two faces, step by step: maps of the {LADDER_PART} above, labels of all parts below"
+    figure = gallery(pictures, titles, title, columns=1 + len(rungs), size=1.75, classes=classes)
+    for axis, rung in zip(figure.axes[-len(rungs) :], rungs, strict=True):
+        score, split = scores[rung.name]
+        words = f"mean F1 {score}\n{split.replace(' of ', ' of' + chr(10)).replace(', ', ',' + chr(10))}"
+        axis.text(0.5, -0.04, words, transform=axis.transAxes, ha="center", va="top", fontsize=8)
+    return figure
 
 
 def side_by_side() -> Figure:
@@ -91,8 +101,8 @@ def _present(*maps: np.ndarray) -> list[int]:
 
 def main() -> None:
     """Write one picture; an argument that is none of them prints how it is used."""
-    drawn = {"overview": ("overview", overview), "frl": ("frl_side_by_side", side_by_side), "terms": ("terms", terms)}
-    asked = sys.argv[1] if sys.argv[1:] else "overview"
+    drawn = {"ladder": ("ladder", ladder), "frl": ("frl_side_by_side", side_by_side), "terms": ("terms", terms)}
+    asked = sys.argv[1] if sys.argv[1:] else "ladder"
     if asked not in drawn:
         sys.exit(__doc__)
     name, draw = drawn[asked]

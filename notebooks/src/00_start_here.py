@@ -56,23 +56,22 @@
 
 # %%
 import numpy as np
-from PIL import Image
 
 from wsfp_helpers.common.pictures import flip_image
 from wsfp_helpers.data.frl import find_frl_london, frl_london
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
-from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, LAPA, flip_label_map
 from wsfp_helpers.notebook import explorers
 from wsfp_helpers.notebook.checks import nb00 as checks
 from wsfp_helpers.notebook.exercises import checking
+from wsfp_helpers.notebook.ladder import two_faces
 from wsfp_helpers.notebook.plots import bars, face_and_map, gallery, overlay, show
 from wsfp_helpers.notebook.quiz import quiz
 from wsfp_helpers.palette import DEFICIENCIES, PALETTE, simulate_deficiency
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.tooling.doctor import examine, report
-from wsfp_helpers.tooling.results import read_results, summary
+from wsfp_helpers.tooling.ladder import stored_scores
 
 # %% [markdown]
 # ## One face
@@ -339,28 +338,13 @@ show(figure, alt="A rendered face with true and predicted parts; a photograph of
 # **The ladder.**  The same two faces through every step of the course: the baseline, + CCD (notebook 02), + TCD (03),
 # and two parsers (06).  Move the slider, and choose a part: its map stands above, all labels below.  The score in the
 # title is not of these two faces but the stored one of many, with the split that it is from.  (The first three steps
-# are told which parts each picture shows.)
-
-
-# %%
-def stored(page, row, split):
-    """Mean F1 of a row of docs/results, in words."""
-    (seeds,) = [r["seeds"] for r in read_results(page)["rows"] if r["name"] == row and r["metric"] == "mean_f1"]
-    return f"mean F1 {summary(seeds)} ({split})"
-
-
-labels_of, tested = "pseudo labels of 229 training faces", "228 new faces, celeb/test"
-rows = {"baseline": "Base.", "+ CCD": "Base. + CCD", "+ TCD": "Base. + CCD + TCD"}
-scores = {step: stored("table3", row, labels_of) for step, row in rows.items()}
-rows = {"parser, labels + boxes (ours)": "weak", "parser, full supervision": "supervised"}
-scores |= {step: stored("parsers", f"{kind}, celeb/test (228 pictures)", tested) for step, kind in rows.items()}
+# are told which parts each picture shows.  One step is left out, for its network is not shipped: a parser that learns
+# from the labels of + TCD and nothing else, mean F1 {{table1 | DisFaceRep: test}} on the same 228 new faces.)
 
 # %%
-listed = ["skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip", "hair", "neck", "cloth"]
-real = np.isin(COMPONENTS, listed).astype(np.uint8)  # (18,): what the photograph shows
-both = {"rendered": face, "photograph": np.array(Image.fromarray(portrait).resize((160, 160)))}
-pair = WeakFaces("two faces", list(both), both.__getitem__, np.stack([faces.labels[0], real]))
-explorers.ladder(pair, list(both), scores)
+pair = two_faces()
+scores = {step: f"mean F1 {score} ({of_what})" for step, (score, of_what) in stored_scores().items()}
+explorers.ladder(pair, pair.ids, scores)
 
 # %% [markdown]
 # Look for mistakes, they are the interesting part: where does skin end, which small parts are lost, what happens to

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
+from wsfp_helpers.data.photograph import astronaut
+from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.data.weak import WeakFaces
-from wsfp_helpers.labels import K
+from wsfp_helpers.labels import COMPONENTS, K
 from wsfp_helpers.method.fcam import extract
 from wsfp_helpers.method.pseudo import pseudo_label
 from wsfp_helpers.parsing.load import load_parser
@@ -27,6 +30,9 @@ NETWORKS = {"baseline": "base", "+ CCD": "ccd", "+ TCD": "full"}
 """Steps that end in pseudo labels, and their shipped weights."""
 PARSERS = {"parser, labels + boxes (ours)": "weak", "parser, full supervision": "supervised"}
 """Steps that end in a shipped parser."""
+SHOWN_BY_PHOTOGRAPH = (
+    "skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip", "hair", "neck", "cloth",
+)  # fmt: skip
 
 
 def climb(faces: WeakFaces) -> Iterator[Rung]:
@@ -45,3 +51,11 @@ def climb(faces: WeakFaces) -> Iterator[Rung]:
     for name, kind in PARSERS.items():
         probability = load_parser(kind).probabilities(pictures).numpy()  # (n, 19, H, W)
         yield Rung(name, probability[:, 1:], probability.argmax(1).astype(np.uint8))
+
+
+def two_faces() -> WeakFaces:
+    """The first face of celeb/val and a photograph, both 160 x 160, with lists of what each shows."""
+    faces, photograph = synthfaces("celeb/val"), Image.fromarray(astronaut()).resize((160, 160))
+    listed = np.isin(COMPONENTS, SHOWN_BY_PHOTOGRAPH).astype(np.uint8)
+    pictures = {"rendered": faces.image(0), "photograph": np.array(photograph)}
+    return WeakFaces("two faces", list(pictures), pictures.__getitem__, np.stack([faces.labels[0], listed]))
