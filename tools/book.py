@@ -21,7 +21,7 @@ import nbformat
 from latex2mathml.converter import convert
 from nbformat import NotebookNode
 
-from tools import address
+from tools import address, diagrams
 from tools.architecture import modules, room
 from tools.pages import still
 from tools.slides import deck
@@ -234,7 +234,7 @@ def stage(source: Path, executed: Path) -> None:
 
 
 def _executed(path: Path, executed: Path) -> NotebookNode:
-    """The run of a notebook, with widgets replaced by what they show and solutions folded.
+    """The run of a notebook, with widgets replaced by what they show, solutions folded, diagrams as files.
 
     Raises :class:`InputError` when it was not run, or before its last change.
     """
@@ -245,8 +245,10 @@ def _executed(path: Path, executed: Path) -> NotebookNode:
     wanted = [cell.source for cell in nbformat.read(path, as_version=4).cells]
     if [cell.source for cell in notebook.cells] != wanted:
         raise InputError(f"{run} is of another version of {path.name}: run `make tutorial` again")
-    notebook = still(notebook)
+    notebook, pictures = still(notebook), diagrams.embedded().items()
     for cell in notebook.cells:
+        for drawing, data in pictures if cell.cell_type == "markdown" else ():
+            cell.source = cell.source.replace(data, drawing)
         if "solution" in cell.metadata.get("tags", []):
             cell.metadata = NotebookNode(tags=["hide-cell"])
     return notebook

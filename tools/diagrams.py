@@ -1,15 +1,26 @@
-"""Write notebooks/figures/NAME.svg, the diagrams of the notebooks' texts.
+"""Write notebooks/figures/NAME.svg, the diagrams of the notebooks' texts, and NAME.png, which notebooks carry.
 
-usage: python -m tools.diagrams           write them
+usage: python -m tools.diagrams           write them; Chromium draws a PNG where its SVG has changed
        python -m tools.diagrams --check   exit with 1 when a committed diagram is not what this file gives
+
+Colab opens a notebook without the files beside it, and shows neither attachments (googlecolab/colabtools issue 3836)
+nor SVG inside a notebook (issue 2092); a PNG in the text of a cell is what it writes itself, and shows everywhere.
 """
 
 import argparse
+import base64
+import hashlib
 import html
+import io
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from tools.browser import open_tab
+from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.common.files import atomic_path
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "figures"
@@ -210,19 +221,59 @@ def generate() -> dict[Path, str]:
     return {FOLDER / f"{name}.svg": draw().svg(title) for name, (draw, title) in DIAGRAMS.items()}
 
 
+def embedded() -> dict[str, str]:
+    """For each diagram ``figures/NAME.svg``, as the sources of the notebooks name it, its PNG as a data address."""
+    pictures = {path.name: path.with_suffix(".png").read_bytes() for path in generate()}
+    return {
+        f"figures/{name}": f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in pictures.items()
+    }
+
+
+def drawn_from(path: Path) -> str | None:
+    """Digest of the SVG text of which the PNG file was drawn."""
+    if not path.exists():
+        return None
+    with Image.open(path, formats=["PNG"]) as picture:
+        return picture.info.get("Comment")
+
+
+def digest(text: str) -> str:
+    """Of an SVG's text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def draw_pngs(texts: dict[Path, str]) -> None:
+    """Draw each SVG text as the PNG of its path, half as large again, for sharp screens, in 16 colours."""
+    with open_tab(1000, 600) as tab:
+        for path, text in texts.items():
+            tab.set_content(f'<body style="margin: 0; zoom: 1.5">{text}</body>')
+            picture = Image.open(io.BytesIO(tab.locator("svg").screenshot())).convert("RGB")
+            about = PngInfo()
+            about.add_text("Comment", digest(text))
+            with atomic_path(path) as part:
+                picture.quantize(16, dither=Image.Dither.NONE).save(part, "PNG", optimize=True, pnginfo=about)
+
+
 def main() -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; compare")
-    check, differ = parser.parse_args().check, []
-    for path, text in generate().items():
-        if check and not (path.exists() and path.read_text(encoding="utf-8") == text):
-            differ.append(f"{path} differs: run python -m tools.diagrams")
-        elif not check:
+    check, drawings = parser.parse_args().check, generate()
+    old = {path.with_suffix(".png"): text for path, text in drawings.items()}
+    old = {path: text for path, text in old.items() if drawn_from(path) != digest(text)}
+    if check:
+        differ = [path for path, text in drawings.items() if not path.exists() or path.read_text("utf-8") != text]
+        for path in (*differ, *old):
+            print(f"{path} differs: run python -m tools.diagrams")
+        return bool(differ or old)
+    with exit_on_bad_input():
+        for path, text in drawings.items():
             with atomic_path(path) as part:
                 part.write_text(text, encoding="utf-8")
-    print("\n".join(differ) or ("the diagrams are what tools/diagrams.py gives" if check else f"written to {FOLDER}"))
-    return bool(differ)
+        if old:
+            draw_pngs(old)
+    print(f"written to {FOLDER}; next: make notebooks")
+    return 0
 
 
 if __name__ == "__main__":

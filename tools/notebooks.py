@@ -17,7 +17,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tools import address
+from tools import address, diagrams
 from wsfp_helpers.common.errors import InputError, exit_on_bad_input
 from wsfp_helpers.common.files import atomic_path
 from wsfp_helpers.tooling.results import FOLDER, read_results, summary
@@ -29,6 +29,7 @@ METADATA = {
 }
 FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # JupyterLab's key, and Colab's
 
+_DRAWING = re.compile(r"\]\((figures/\w+\.svg)\)")
 _NUMBER = re.compile(r"\{\{([^{}]*)\}\}")
 _BLOCK = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^\1# END SOLUTION$", re.MULTILINE | re.DOTALL)
 _MARKER = re.compile(r"^[ \t]*# (BEGIN|END) SOLUTION\n?", re.MULTILINE)
@@ -36,7 +37,7 @@ _CHECK = re.compile(r'^with checking\(("[^"]+")\):$', re.MULTILINE)
 
 
 def build(source: Path, expand: Callable[[list[NotebookNode], Path], list[NotebookNode]] | None = None) -> NotebookNode:
-    """Notebook of one ``py:percent`` source: no outputs, the same bytes every time.
+    """Notebook of one ``py:percent`` source: no outputs, diagrams in it, the same bytes every time.
 
     ``expand`` makes of the cells, exercises among them, what is wanted (by default :func:`expand_exercises`).  Raises
     :class:`InputError` when an exercise lacks its solution block or its check, and when a number of the prose is in no
@@ -44,9 +45,11 @@ def build(source: Path, expand: Callable[[list[NotebookNode], Path], list[Notebo
     """
     text = source.read_text(encoding="utf-8")
     cells = (expand or expand_exercises)(jupytext.reads(text, fmt="py:percent").cells, source)
+    pictures = diagrams.embedded()
     for cell in cells:
         if cell.cell_type == "markdown":
             where = _place(cell, source)
+            cell.source = _DRAWING.sub(lambda found: f"]({pictures.get(found[1], found[1])})", cell.source)
             cell.source = _NUMBER.sub(lambda found, where=where: _number_of(found, where), cell.source)
     where = address.read()
     if cells and cells[0].cell_type == "markdown":

@@ -113,8 +113,15 @@ class TestShape:
 
     def test_links_lead_to_files(self, path):
         text = "\n".join(cell.source for cell in cells(path, "markdown"))
-        targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
+        targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if not re.match(r"\w+:", target)]
         assert not [target for target in targets if not (NOTEBOOKS / target).exists()]
+
+    def test_pictures_are_in_the_notebook_for_colab_shows_no_others(self, path):
+        text = "\n".join(cell.source for cell in cells(path, "markdown"))
+        shown = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", re.sub(r"\[!\[Open in .*", "", text))
+        assert len(shown) == (NOTEBOOKS / "src" / f"{path.stem}.py").read_text().count("](figures/")
+        for alt, target in shown:
+            assert target.startswith("data:image/png;base64,") and len(alt) > 30
 
     def test_no_personal_paths(self, path):
         text = json.dumps(nbformat.read(path, as_version=4))

@@ -86,6 +86,16 @@ def test_figures_become_files_with_their_alternative_text(tmp_path):
     assert notebook.cells[0].outputs[0].data == {"text/html": '<img alt="a face" src="../_static/figures/00_a-01.png">'}
 
 
+def test_diagrams_are_files_again():
+    path = ROOT / "notebooks" / "06_parser.ipynb"
+    texts = [cell.source for cell in book._executed(path, path.parent).cells if cell.cell_type == "markdown"]
+    assert [re.findall(r"\]\((figures/\w+\.svg)\)", text) for text in texts if "](figures/" in text] == [
+        ["figures/stage_two.svg"],
+        ["figures/decoder.svg"],
+    ]
+    assert "data:image" not in "\n".join(texts)
+
+
 def test_a_slide_has_one_picture_and_one_sentence():
     shown = new_output("display_data", {"text/html": '<img alt="a face" src="../_static/figures/00_a-01.png">'})
     cells = [

@@ -1,8 +1,11 @@
 """The diagrams are what their source gives, have a title, and every word is inside its picture."""
 
+import base64
+import io
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from tools import diagrams
 
@@ -12,7 +15,15 @@ SVG = "{http://www.w3.org/2000/svg}"
 def test_diagrams_are_what_their_source_gives():
     for path, text in diagrams.generate().items():
         assert path.read_text(encoding="utf-8") == text, "run python -m tools.diagrams"
-    assert {path.name for path in diagrams.FOLDER.glob("*")} == {path.name for path in diagrams.generate()}
+        assert diagrams.drawn_from(path.with_suffix(".png")) == diagrams.digest(text), "run python -m tools.diagrams"
+    assert {path.stem for path in diagrams.FOLDER.glob("*")} == {path.stem for path in diagrams.generate()}
+
+
+def test_notebooks_carry_the_pngs():
+    data = base64.b64decode(diagrams.embedded()["figures/course.svg"].removeprefix("data:image/png;base64,"))
+    picture, drawing = Image.open(io.BytesIO(data)), ElementTree.parse(diagrams.FOLDER / "course.svg").getroot()
+    assert picture.format == "PNG"
+    assert picture.size == (1.5 * int(drawing.get("width")), 1.5 * int(drawing.get("height")))
 
 
 @pytest.mark.parametrize("name", diagrams.DIAGRAMS)
