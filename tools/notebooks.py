@@ -9,6 +9,7 @@ import hashlib
 import re
 import statistics
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,11 +108,13 @@ def expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookNo
             cell.source = gap
         expanded.append(cell)
         if "check" in tags:
-            strict, found = _CHECK.subn(r"with checking(\1, solution=True):", cell.source)
+            answer = textwrap.indent(_MARKER.sub("", waiting).strip(), "    ")
+            strict, found = _CHECK.subn(
+                lambda line, answer=answer: f"with checking({line[1]}, solution=globals()):\n{answer}\n", cell.source
+            )
             if found != 1:
                 raise InputError(f"{where}: a check needs exactly one line 'with checking(\"NAME\"):'")
-            code = f"# @title Solution\n{_MARKER.sub('', waiting)}\n\n\n{strict}"
-            expanded.append(new_code_cell(code, metadata={"tags": ["solution"], **FOLDED}))
+            expanded.append(new_code_cell(f"# @title Solution\n{strict}", metadata={"tags": ["solution"], **FOLDED}))
             waiting = None
     if waiting is not None:
         raise InputError(f"{source.name}: the last exercise has no check")

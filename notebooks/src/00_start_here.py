@@ -120,7 +120,8 @@ assert hasattr(faces, "label_map") and not hasattr(weak, "label_map")
 #
 # Each notebook has four to seven.  A task says what kind it is: *predict, then run* (commit yourself, then see),
 # *break it and see*, or *write it*.  The first cell has a gap; fill it in, run it, then run the check below, which says
-# what is wrong with an answer.  Two hints are folded above it, a solution below.  An open task stops nothing.
+# what is wrong with an answer.  Two hints are folded above it, a solution below, which leaves your answer as it is,
+# also when all cells are run at once.  An open task stops nothing.
 
 # %% [markdown]
 # ### Task 1: the largest parts

@@ -58,7 +58,10 @@ def test_an_exercise_becomes_a_gap_a_check_and_a_folded_solution(folder):
     gap, check, solution = nbformat.reads(text, as_version=4).cells[-3:]
     assert 'raise NotImplementedError("your code here")' in gap.source and "2 * x" not in gap.source
     assert check.source.startswith('with checking("Exercise 1"):')
-    assert "return 2 * x" in solution.source and 'checking("Exercise 1", solution=True)' in solution.source
+    assert solution.source == (
+        '# @title Solution\nwith checking("Exercise 1", solution=globals()):\n'
+        "    def double(x):\n        return 2 * x\n\n    assert double(2) == 4"
+    )
     assert solution.metadata.jupyter.source_hidden and solution.metadata.tags == ["solution"]
     assert "SOLUTION" not in gap.source + solution.source
 

@@ -1,31 +1,38 @@
 """Exercises of the notebooks: a check that says how far a solution is and never stops the notebook."""
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 
 class checking:
     """Run a check of an exercise and print one line about the result.
 
     Whatever the student's code raises becomes a sentence, so a notebook with open exercises runs to its end.  With
-    ``solution=True``, which the generated solution cells use, an error is an error, and success says nothing about the
-    student's own answer.
+    ``solution=globals()``, which the generated solution cells use, an error is an error, success says nothing about the
+    student's own answer, and every name that the block binds gets back at its end what it stood for: after Run All a
+    check still judges the student's answer.
     """
 
-    def __init__(self, name: str, solution: bool = False) -> None:
+    def __init__(self, name: str, solution: dict[str, Any] | None = None) -> None:
         self.name, self.solution = name, solution
 
     def __enter__(self) -> Self:
         """Begin the check."""
+        self._before = dict(self.solution or {})
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         """Print the verdict; only a solution's error, and an interruption, are passed on."""
+        solution = self.solution is not None
+        if self.solution is not None:
+            for name in self.solution.keys() - self._before.keys():
+                del self.solution[name]
+            self.solution.update(self._before)
         if error is None:
-            done = "(the course's own solution runs; your answer is judged by the check above it)"
-            print(done if self.solution else f"{self.name}: correct.")
+            done = "(the course's own solution runs; your answer is judged by the check above it, and stays as it is)"
+            print(done if solution else f"{self.name}: correct.")
             return False
-        if self.solution or not isinstance(error, Exception):
+        if solution or not isinstance(error, Exception):
             return False
         print(_verdict(self.name, error, trace))
         return True
