@@ -9,6 +9,7 @@ from typer.main import get_command
 from wsfp_helpers import cli
 
 ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 PAGES = [ROOT / "README.md", ROOT / "notebooks/src/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -32,7 +33,7 @@ def test_shown_commands_exist(page):
         assert {word for word in rest if word.startswith("--")} <= known, f"wsfp {words}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "Makefile"], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "Makefile", *WORKFLOWS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_programs_exist(page):
     text = page.read_text()
     named = set(re.findall(r"\b(?:wsfp_helpers|tools|scripts|tests)/[\w/]+\.\w+", text))
