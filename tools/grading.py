@@ -46,6 +46,7 @@ def _raw(words: str, content: dict | None = None, **more: str) -> NotebookNode:
 def _questions(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:
     """Each exercise and the check after it become a question of otter-grader, and the check follows once more."""
     expand_exercises([NotebookNode(cell) for cell in cells], source)  # refuses what is malformed
+    imports = imported([cell.source for cell in cells if cell.cell_type == "code"])
     found: list[NotebookNode] = []
     for cell, following in zip(cells, [*cells[1:], None], strict=True):
         if "exercise" not in cell.metadata.get("tags", []):
@@ -55,7 +56,7 @@ def _questions(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:
         found += [
             _raw("BEGIN QUESTION", {"name": name, "points": 1, "check_cell": False}),
             _raw("BEGIN SOLUTION"), new_code_cell(cell.source), _raw("END SOLUTION"),
-            _raw("BEGIN TESTS"), new_code_cell(test_function(name, following.source)), _raw("END TESTS"),
+            _raw("BEGIN TESTS"), new_code_cell(test_function(name, following.source, imports)), _raw("END TESTS"),
             _raw("END QUESTION"),
         ]  # fmt: skip
     return found
@@ -67,16 +68,30 @@ def question_name(check: str) -> str:
     return re.sub(r"\W+", "_", title).strip("_").lower()
 
 
-def test_function(name: str, check: str) -> str:
-    """The body of a check as a test function of otter-grader, whose arguments are what it takes from the notebook."""
+def imported(cells: list[str]) -> dict[str, str]:
+    """For each name that the code imports the statement that does it."""
+    found = {}
+    for node in (node for cell in cells for node in ast.parse(cell).body):
+        for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
+            one = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
+            found[alias.asname or alias.name] = ast.unparse(one)
+    return found
+
+
+def test_function(name: str, check: str, imports: dict[str, str]) -> str:
+    """The body of a check as a test function of otter-grader, whose arguments are what it takes from the notebook.
+
+    otter-grader hands on no modules, so what is imported is imported once more.
+    """
     (block,) = [node for node in ast.parse(check).body if isinstance(node, ast.With)]
     body = ast.Module(block.body, [])
     names = [node for node in ast.walk(body) if isinstance(node, ast.Name)]
     made = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
     made |= {node.arg for node in ast.walk(body) if isinstance(node, ast.arg)}
     needed = sorted({node.id for node in names} - made - set(dir(builtins)))
-    lines = "\n".join(f"    {line}" for line in ast.unparse(body).splitlines())
-    return f"def test_{name}({', '.join(needed)}):\n{lines}"
+    given = ", ".join(each for each in needed if each not in imports)
+    lines = [imports[each] for each in needed if each in imports] + ast.unparse(body).splitlines()
+    return "\n".join([f"def test_{name}({given}):", *(f"    {line}" for line in lines)])
 
 
 def write(folder: Path = BUILD, notebooks: Path = NOTEBOOKS) -> list[Path]:

@@ -18,6 +18,7 @@ SOURCE = """\
 # # 00 Title
 
 # %%
+import numpy as np
 from wsfp_helpers.notebook.exercises import checking
 
 numbers = [2, 3]
@@ -31,7 +32,7 @@ def double(x):
 # %% tags=["check"]
 with checking("Exercise 1"):
     for number in numbers:
-        assert double(number) == number + number, f"{double(number)} is not twice {number}"
+        assert np.isclose(double(number), number + number), f"{double(number)} is not twice {number}"
 """
 
 
@@ -46,12 +47,20 @@ def source(tmp_path):
 def test_a_check_becomes_a_function_of_what_it_takes_from_the_notebook():
     check = 'with checking("Exercise 2"):\n    for i in range(3):\n        assert f(i, key=lambda k: k) == np.pi, "no"'
     assert grading.question_name(check) == "exercise_2"
-    text = grading.test_function("exercise_2", check)
-    assert text.startswith("def test_exercise_2(f, np):\n    for i in range(3):")
+    text = grading.test_function("exercise_2", check, {"np": "import numpy as np", "os": "import os"})
+    assert text.startswith("def test_exercise_2(f):\n    import numpy as np\n    for i in range(3):")
     space = {}
     exec(text, space)
     with pytest.raises(AssertionError, match="no"):
-        space["test_exercise_2"](lambda i, key: 1, type("np", (), {"pi": 3}))
+        space["test_exercise_2"](lambda i, key: 1)
+
+
+def test_every_import_is_found_by_the_name_that_it_binds():
+    code = ["import os\nimport numpy as np, sys", "x = 1", "from a.b import c, d as e"]
+    assert grading.imported(code) == {
+        "os": "import os", "np": "import numpy as np", "sys": "import sys", "c": "from a.b import c",
+        "e": "from a.b import d as e",
+    }  # fmt: skip
 
 
 def test_a_malformed_exercise_is_refused(source):
