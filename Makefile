@@ -12,7 +12,7 @@ STAMP := $(VENV)/.wsfp-setup
 export HF_HUB_OFFLINE := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test lab notebooks student instructor otter book book-links results
+.PHONY: help setup tutorial test lab notebooks student instructor otter handout book book-links results
 
 help:
 	@echo "make setup      create .venv and install the course into it (a few minutes, needs a network)"
@@ -23,6 +23,7 @@ help:
 	@echo "make student    notebooks without solutions, in build/student"
 	@echo "make instructor notebooks with answers, minutes and typical mistakes, in build/instructor"
 	@echo "make otter      masters for otter-grader, in build/otter"
+	@echo "make handout    the executed notebooks as PDF, in build/handout (after make tutorial; needs Chromium)"
 	@echo "make book       the book, in build/book/html (after make tutorial; needs a network the first time)"
 	@echo "make results    measure everything in docs/results again, from a clean commit (about 5 hours on two cores)"
 
@@ -63,6 +64,9 @@ student instructor: $(STAMP)
 
 otter: $(STAMP)
 	$(BIN)/python -m tools.grading
+
+handout: $(STAMP)
+	$(BIN)/python -m tools.handout
 
 book: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[book]'

@@ -35,8 +35,8 @@ PICTURES = {".png", ".svg", ".jpg"}
 LEADS = {
     "results": "Every page is made from a JSON file, which a command wrote; it names commit, machine and seeds.",
     "cards": "What each shipped model learnt from, how good it is, and what it must not be used for.",
-    "slides": "One picture and one sentence a slide, made from the notebooks.  Space or Page Down turns the page; "
-    "printed, they are a handout.",
+    "slides": "One picture and one sentence a slide, made from the notebooks.  Space or Page Down turns the page.  To "
+    "print whole notebooks: `make handout`.",
 }
 """First words of the pages that list others."""
 TERM = re.compile(r"^\* \*\*([^*]+)\*\*: (.+(?:\n  .+)*)", re.MULTILINE)
