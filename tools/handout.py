@@ -22,8 +22,10 @@ def print_pages(build: Path = BUILD) -> list[Path]:
     if not pages:
         raise InputError(f"{build} has no pages of notebooks: run `make tutorial` first")
     with open_tab(1000, 1400) as tab:
+        tab.context.set_offline(True)  # the badges of the pages are on the web
         for page in pages:
             tab.goto(page.resolve().as_uri())
+            tab.add_style_tag(content="pre { white-space: pre-wrap !important }")  # paper has no scroll bar
             with atomic_path(build / "handout" / f"{page.stem}.pdf") as part:
                 tab.pdf(
                     path=part, format="A4", print_background=True, display_header_footer=True,
