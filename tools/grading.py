@@ -53,10 +53,11 @@ def _questions(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:
             found.append(cell)
             continue
         name = question_name(following.source)
+        test = test_function(name, cell.source, following.source, imports)
         found += [
             _raw("BEGIN QUESTION", {"name": name, "points": 1, "check_cell": False}),
             _raw("BEGIN SOLUTION"), new_code_cell(cell.source), _raw("END SOLUTION"),
-            _raw("BEGIN TESTS"), new_code_cell(test_function(name, following.source, imports)), _raw("END TESTS"),
+            _raw("BEGIN TESTS"), new_code_cell(test), _raw("END TESTS"),
             _raw("END QUESTION"),
         ]  # fmt: skip
     return found
@@ -78,20 +79,30 @@ def imported(cells: list[str]) -> dict[str, str]:
     return found
 
 
-def test_function(name: str, check: str, imports: dict[str, str]) -> str:
-    """The body of a check as a test function of otter-grader, whose arguments are what it takes from the notebook.
+def test_function(name: str, exercise: str, check: str, imports: dict[str, str]) -> str:
+    """The body of a check as a test function of otter-grader, whose arguments are what it and the answer take.
 
-    otter-grader hands on no modules, so what is imported is imported once more.
+    otter-grader hands on nothing else of the notebook, and no modules: what is imported is imported once more, also for
+    the functions that it hands on.
     """
     (block,) = [node for node in ast.parse(check).body if isinstance(node, ast.With)]
     body = ast.Module(block.body, [])
-    names = [node for node in ast.walk(body) if isinstance(node, ast.Name)]
+    needed = sorted((_free(body) | _free(ast.parse(exercise))) - imports.keys())
+    lines = [
+        "given = dict(locals())", *imports.values(),
+        "for each in given.values():", "    getattr(each, '__globals__', {}).update(locals())",
+        *ast.unparse(body).splitlines(),
+    ]  # fmt: skip
+    return "\n".join([f"def test_{name}({', '.join(needed)}):", *(f"    {line}" for line in lines)])
+
+
+def _free(code: ast.Module) -> set[str]:
+    """Names that the code takes from elsewhere."""
+    names = [node for node in ast.walk(code) if isinstance(node, ast.Name)]
     made = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
-    made |= {node.arg for node in ast.walk(body) if isinstance(node, ast.arg)}
-    needed = sorted({node.id for node in names} - made - set(dir(builtins)))
-    given = ", ".join(each for each in needed if each not in imports)
-    lines = [imports[each] for each in needed if each in imports] + ast.unparse(body).splitlines()
-    return "\n".join([f"def test_{name}({given}):", *(f"    {line}" for line in lines)])
+    made |= {node.arg for node in ast.walk(code) if isinstance(node, ast.arg)}
+    made |= {node.name for node in ast.walk(code) if isinstance(node, ast.FunctionDef)}
+    return {node.id for node in names} - made - set(dir(builtins))
 
 
 def write(folder: Path = BUILD, notebooks: Path = NOTEBOOKS) -> list[Path]:

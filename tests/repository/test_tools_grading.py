@@ -21,12 +21,12 @@ SOURCE = """\
 import numpy as np
 from wsfp_helpers.notebook.exercises import checking
 
-numbers = [2, 3]
+numbers, factor = [2, 3], 2
 
 # %% tags=["exercise"]
 def double(x):
     # BEGIN SOLUTION
-    return 2 * x
+    return factor * np.asarray(x)
     # END SOLUTION
 
 # %% tags=["check"]
@@ -47,12 +47,14 @@ def source(tmp_path):
 def test_a_check_becomes_a_function_of_what_it_takes_from_the_notebook():
     check = 'with checking("Exercise 2"):\n    for i in range(3):\n        assert f(i, key=lambda k: k) == np.pi, "no"'
     assert grading.question_name(check) == "exercise_2"
-    text = grading.test_function("exercise_2", check, {"np": "import numpy as np", "os": "import os"})
-    assert text.startswith("def test_exercise_2(f):\n    import numpy as np\n    for i in range(3):")
-    space = {}
+    answer = "def f(i, key):\n    return np.e * scale"
+    text = grading.test_function("exercise_2", answer, check, {"np": "import numpy as np"})
+    assert text.startswith("def test_exercise_2(f, scale):\n")
+    space, given = {}, {"scale": 2}
     exec(text, space)
+    exec(answer, given)  # as otter-grader hands it on: without the notebook's modules
     with pytest.raises(AssertionError, match="no"):
-        space["test_exercise_2"](lambda i, key: 1)
+        space["test_exercise_2"](given["f"], 2)
 
 
 def test_every_import_is_found_by_the_name_that_it_binds():
@@ -85,11 +87,11 @@ def test_otter_grades_a_correct_and_a_wrong_submission(source, tmp_path):
     otter([path, tmp_path / "dist"], "assign", "--no-pdfs")
     given = tmp_path / "dist" / "student" / "00_a.ipynb"
     text = given.read_text()
-    assert "2 * x" not in text and "otter" not in "".join(
+    assert "np.asarray" not in text and "otter" not in "".join(
         cell.source for cell in nbformat.read(given, as_version=4).cells
     )
     (archive,) = (tmp_path / "dist" / "autograder").glob("*.zip")
-    for answer, points, words in (("x + x", 1, "passed"), ("x * x", 0, "9 is not twice 3")):
+    for answer, points, words in (("np.add(x, x)", 1, "passed"), ("x * x", 0, "9 is not twice 3")):
         notebook = nbformat.read(given, as_version=4)
         (cell,) = [cell for cell in notebook.cells if cell.source.startswith("def double")]
         cell.source = f"def double(x):\n    return {answer}"
