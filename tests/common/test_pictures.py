@@ -51,6 +51,18 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     assert picture_size(path) == (16, 24)
 
 
+@pytest.mark.parametrize(("least", "shape"), [(1, (38, 50)), (37, (38, 50)), (38, (75, 100)), (151, (300, 400))])
+def test_a_jpeg_that_need_not_be_whole_comes_at_a_part_of_its_size(tmp_path, least, shape):
+    picture = Image.fromarray(np.linspace(0, 255, 300 * 400).reshape(300, 400).astype(np.uint8)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture.rotate(180).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    picture.save(tmp_path / "a.png")
+    found = read_image(tmp_path / "a.jpg", least)
+    assert found.shape == (*shape, 3) and read_image(tmp_path / "a.png", least).shape == (300, 400, 3)
+    assert np.abs(np.array(picture.resize(shape[::-1], Image.Resampling.BOX)).astype(int) - found).max() < 12
+
+
 def tiff(kind, value, tag=0x0112):
     """EXIF with one entry of any type."""
     return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHI4sI", 1, tag, kind, 1, value, 0)
