@@ -1,4 +1,4 @@
-"""Measure what the bfloat16 trunk of `wsfp parse` changes, and write bfloat16.json with its page.
+"""Measure what computing in bfloat16 changes in `wsfp parse`, and write bfloat16.json with its page.
 
 usage: python scripts/measure_bfloat16.py [FOLDER]     both shipped parsers on rendered test faces, and on FRL London
                                                        where it is found; needs a processor that multiplies bfloat16
@@ -25,7 +25,7 @@ from wsfp_helpers.tooling.results import row, scores_row, write_results
 
 
 def rows(name: str, faces: Faces, parsers: dict[str, LightParser]) -> Iterable[dict]:
-    """Scores of each parser with both trunks on a set of faces, and how far the maps agree."""
+    """Scores of each parser in both on a set of faces, and how far the maps agree."""
     settings, truths = ZoomSettings(most=0) if faces.weak.framed else ZoomSettings(), range(len(faces))
     for which, parser in parsers.items():
         maps = {}

@@ -165,6 +165,7 @@ def photographs() -> Iterator[Case]:
     for what, make in {
         "is a file": partial(write, "out", "text"),
         "holds pictures of the user": partial(photograph, "out/a.png"),
+        "holds pictures of the user one folder below": partial(photograph, "out/weak/a.png"),
         "holds maps of another parser": lambda: (photograph("out/a.png"), write("out/settings.json", {"parser": "x"})),
         "is a link to itself": lambda: os.symlink("out", "out"),
         **{f"has settings that are {what}": partial(write, "out/settings.json", text)
@@ -173,6 +174,9 @@ def photographs() -> Iterator[Case]:
     }.items():  # fmt: skip
         yield case(f"parse: {what}", "parse a.jpg --out out", lambda make=make: (photograph(), make()))
     yield case("parse: the folder of the photographs", "parse a --out a/../a", partial(photograph, "a/a.jpg"))
+    yield case(
+        "parse: the folder above the photographs", "parse out/weak --out out", partial(photograph, "out/weak/a.jpg")
+    )
     yield case("parse: a name of 300 characters", f"parse a.jpg --out {long}", photograph)
     yield case("parse: a path of 5,000 characters", f"parse a.jpg --out {deep}", photograph)
     yield case("parse: below a file", "parse a.jpg --out a.jpg/out", photograph)

@@ -332,12 +332,16 @@ def parser(
 def parse(
     source: Annotated[Path, typer.Argument(help="A photograph, or a folder of photographs.")],
     out: Annotated[Path, typer.Option(help="Folder for the label maps and the sheets.")],
-    parser: Annotated[str, typer.Option(help="weak, supervised, or a parser.safetensors of wsfp parser.")] = "weak",
+    parser: Annotated[
+        str | None,
+        typer.Option(help="weak, supervised, or a parser.safetensors of wsfp parser (default: weak and supervised)."),
+    ] = None,
     json: Json = None,
 ) -> None:
-    """Parse your own photographs: an index PNG of 19 classes for each, and sheets to look at.
+    """Parse your own photographs: index PNGs of 19 classes, and sheets on which both parsers stand side by side.
 
-    weak learnt without masks, from lists, words and a detector's boxes; supervised learnt with rendered masks.
+    weak learnt without masks, from lists of parts, words and a detector's boxes; supervised learnt with masks: both of
+    the same rendered faces.  Their maps are in OUT/weak and OUT/supervised; with --parser those of one are in OUT.
     """
     from wsfp_helpers.common.files import write_json
     from wsfp_helpers.parsing.photographs import parse_photographs

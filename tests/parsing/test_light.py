@@ -11,7 +11,14 @@ from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.nets.trunk import Trunk
 from wsfp_helpers.parsing import light
 from wsfp_helpers.parsing.fit import segmentation_loss
-from wsfp_helpers.parsing.light import Copies, LightDecoder, LightParser, ParserConfig, make_copies
+from wsfp_helpers.parsing.light import (
+    Copies,
+    LightDecoder,
+    LightParser,
+    ParserConfig,
+    look_together,
+    make_copies,
+)
 
 
 @pytest.fixture
@@ -98,3 +105,16 @@ def test_a_fast_parser_answers_nearly_the_same_and_others_in_float32(monkeypatch
     assert not torch.equal(fast, exact) and (fast - exact).abs().max() < 0.02
     monkeypatch.setattr(light, "multiplies_bfloat16", lambda: False)
     torch.testing.assert_close(parser.probabilities(pictures), exact, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_parsers_of_one_trunk_share_its_tokens_and_answer_as_each_alone(parser, flip, monkeypatch):
+    other = LightParser(LightDecoder(PARSER, 6), parser.trunk, PARSER)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    alone, seen = [one.probabilities(pictures, flip) for one in (parser, other)], []
+    forward = TinyTrunk.forward
+    monkeypatch.setattr(TinyTrunk, "forward", lambda self, x: (seen.append(len(x)), forward(self, x))[1])
+    together = look_together([parser, other], pictures, flip)
+    assert seen == [4 if flip else 2] and not torch.equal(*together)
+    for a, b in zip(alone, together, strict=True):
+        torch.testing.assert_close(a, b)

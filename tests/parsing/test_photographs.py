@@ -146,9 +146,9 @@ def test_a_flat_picture_of_any_colour_gets_a_warning(folder, tmp_path, colour):
 def test_a_large_photograph_is_looked_at_on_a_small_canvas(folder, tmp_path, monkeypatch):
     photograph(1500, 2000, (250, 1250), (500, 1300)).save(folder / "large.jpg")
     seen = []
-    enlarge = module.Parsed.label_map
+    enlarge = module.enlarge_labels
     monkeypatch.setattr(
-        module.Parsed, "label_map", lambda self: (seen.append(self.probability.shape), enlarge(self))[1]
+        module, "enlarge_labels", lambda values, size: (seen.append(values.shape), enlarge(values, size))[1]
     )
     parse_photographs(folder, tmp_path / "out", Grey())
     assert seen == [(19, CANVAS * 3 // 4, CANVAS)]
@@ -251,6 +251,79 @@ def test_more_photographs_later_get_maps_and_sheets_of_their_own(folder, tmp_pat
     assert second.name == "sheet_002.png" and first.read_bytes() == before != second.read_bytes()
 
 
+@pytest.fixture
+def shipped(monkeypatch):
+    """Stand-ins for both shipped parsers: one is surer than the other, and calls less of the grey skin."""
+    parsers = {"weak": Grey(), "supervised": Grey(0.8, weight=2.0)}
+    monkeypatch.setattr(module, "load_parser", lambda name: parsers[name])
+    monkeypatch.setattr(module, "look_together", lambda several, *seen: [one.probabilities(*seen) for one in several])
+    return parsers
+
+
+def test_both_shipped_parsers_answer_in_folders_of_their_own(folder, tmp_path, shipped):
+    photograph().save(folder / "a.jpg")
+    photograph(50, 90, (10, 40), (30, 60)).save(folder / "b.jpg")
+    out = tmp_path / "out"
+    report = parse_photographs(folder, out)
+    assert [str(path.relative_to(out)) for path in report.written] == [
+        "weak/a.png", "supervised/a.png", "weak/b.png", "supervised/b.png",
+    ]  # fmt: skip
+    assert all(skin_agrees(out / name / "a.png", photograph()) for name in shipped)
+    said = report.as_dict()["photographs"]["b.jpg"]
+    assert said["parsers"]["weak"]["map"] == str(out / "weak" / "b.png")
+    sure = {name: each["parts"]["skin"]["confidence"] for name, each in said["parsers"].items()}
+    assert sure["weak"] > sure["supervised"]
+    assert read_image(report.sheets[0]).shape[1] == 2 * 3 * 240
+    assert "weak (learnt without masks)" in str(report) and "supervised (learnt with masks)" in str(report)
+    first = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert [path.name for path in parse_photographs(folder, out).sheets] == ["sheet_002.png"]
+    assert all(path.read_bytes() == content for path, content in first.items())
+
+
+@pytest.mark.parametrize("earlier", ["out", "out/weak"])
+def test_maps_of_one_parser_and_of_both_do_not_mix(folder, tmp_path, shipped, earlier):
+    photograph().save(folder / "a.jpg")
+    parse_photographs(folder, tmp_path / earlier, Grey(weight=3.0))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=rf"{earlier} holds label maps made with .*choose another folder"):
+        parse_photographs(folder, tmp_path / "out")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_photographs_that_lie_where_maps_would_be_written_are_refused(tmp_path, shipped):
+    (tmp_path / "weak").mkdir()
+    photograph().save(tmp_path / "weak" / "a.png")
+    with pytest.raises(InputError, match="folder of the photographs"):
+        parse_photographs(tmp_path / "weak", tmp_path)
+
+
+def test_an_interrupted_call_of_both_parsers_goes_on(folder, tmp_path, shipped, monkeypatch):
+    monkeypatch.setattr(module, "TOGETHER", 2)
+    for k in range(5):
+        photograph(60 + k, 40).save(folder / f"{k}.png")
+    parse_photographs(folder, tmp_path / "whole")
+    dies, out = Dies(views=5), tmp_path / "out"
+    weak = shipped["weak"]
+    shipped["weak"] = dies
+    with pytest.raises(KeyboardInterrupt):
+        parse_photographs(folder, out)
+    assert (out / "unfinished.jsonl").exists()
+    shipped["weak"] = weak
+    parse_photographs(folder, out)
+    for path in (tmp_path / "whole").rglob("*"):
+        again = out / path.relative_to(tmp_path / "whole")
+        assert path.is_dir() or again.read_bytes() == path.read_bytes()
+    assert not (out / "unfinished.jsonl").exists()
+
+
+def test_the_legend_and_the_names_of_the_columns_are_above_the_photographs(folder, tmp_path, shipped):
+    photograph().save(folder / "a.jpg")
+    sheet = read_image(parse_photographs(folder, tmp_path / "out").sheets[0])
+    for colour in PALETTE[1:]:
+        rows, _ = np.nonzero((sheet == colour).all(-1))
+        assert len(rows) >= 100 and rows.max() < len(sheet) - 258
+
+
 def test_a_call_that_can_read_nothing_leaves_no_folder(folder, tmp_path):
     (folder / "a.jpg").write_bytes(b"no picture")
     assert list(parse_photographs(folder, tmp_path / "out", Grey()).failed) == ["a.jpg"]
@@ -264,15 +337,16 @@ class Dies(Grey):
         super().__init__()
         self.views = views
 
-    def parse(self, image):
+    def probabilities(self, pictures, flip=True):
         if len(self.seen) >= self.views:
             raise KeyboardInterrupt
-        return super().parse(image)
+        return super().probabilities(pictures, flip)
 
 
 @pytest.mark.parametrize("half_a_line", [b"", b'{"call": "x", "pho'])
 def test_an_interrupted_call_goes_on_where_it_was(folder, tmp_path, monkeypatch, half_a_line):
     monkeypatch.setattr(module, "PER_SHEET", 2)
+    monkeypatch.setattr(module, "TOGETHER", 1)
     for k in range(5):
         photograph(60 + k, 40).save(folder / f"{k}.png")
     Image.new("RGB", (60, 40), "orange").save(folder / "0.png")
@@ -292,7 +366,8 @@ def test_an_interrupted_call_goes_on_where_it_was(folder, tmp_path, monkeypatch,
         assert (out / name).is_dir() or (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_call_with_other_photographs_starts_anew_after_a_kill(folder, tmp_path):
+def test_a_call_with_other_photographs_starts_anew_after_a_kill(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TOGETHER", 1)
     for k in range(5):
         photograph(60 + k, 40).save(folder / f"{k}.png")
     with pytest.raises(KeyboardInterrupt):
@@ -334,7 +409,8 @@ def test_areas_and_confidences_of_the_parts_add_up(folder, tmp_path):
     (folder / "c.png").write_bytes(b"no picture")
     said = parse_photographs(folder, tmp_path / "out", Grey()).as_dict()
     assert list(said["photographs"]) == ["a.png", "b.png"] and list(said["failed"]) == ["c.png"]
-    parts = said["photographs"]["a.png"]["parts"]
+    assert said["photographs"]["a.png"]["parsers"]["parser"]["map"] == str(tmp_path / "out" / "a.png")
+    parts = said["photographs"]["a.png"]["parsers"]["parser"]["parts"]
     labels = read_label_map(tmp_path / "out" / "a.png", 19)
     assert parts["skin"]["area"] == pytest.approx((labels == 1).mean(), abs=1e-6)
     assert sum(part["area"] for part in parts.values()) == pytest.approx(1, abs=1e-5)

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from fixtures import tiny_parser
 
+from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parsing import zoom
 from wsfp_helpers.parsing.light import LightParser
-from wsfp_helpers.parsing.zoom import Parsed, ZoomSettings, find_face
+from wsfp_helpers.parsing.zoom import FACE, ZoomSettings, enlarge, enlarge_labels, find_face, parse_canvases, to_canvas
 
 
 @pytest.fixture
@@ -24,15 +25,15 @@ def test_any_size_gets_a_map_of_its_size(parser, size):
 
 
 @pytest.mark.parametrize("coarse", [False, True])
-def test_enlarging_in_strips_equals_enlarging_at_once(coarse):
+def test_enlarging_in_pieces_equals_enlarging_at_once(coarse):
     probability = torch.randn(19, 13, 17, generator=torch.Generator().manual_seed(0)).softmax(0)
     if coarse:  # most neighbours have the same class
         probability = F.interpolate(probability[None, :, :3, :2], (90, 70), mode="bicubic").softmax(1)[0]
-    size = (2203, 967)  # three strips of at most 1,034 rows
-    parsed = Parsed(probability, size)
+    size = (2203, 967)  # many pieces
     best, index = F.interpolate(probability[None], size, mode="bilinear", align_corners=False)[0].max(0)
-    labels, confidence = parsed.label_map()
+    labels, confidence = enlarge(probability, size)
     np.testing.assert_array_equal(labels, index)
+    np.testing.assert_array_equal(enlarge_labels(probability, size), index)
     np.testing.assert_allclose(confidence, best, atol=1e-6)
 
 
@@ -51,8 +52,9 @@ def test_the_largest_face_is_found(size):
     box = height // 4, 3 * height // 4, width // 3, 2 * width // 3
     probability = face_like(height, width, box)
     probability[:, : height // 10, : width // 10] = face_like(1, 1, (0, 1, 0, 1))
-    np.testing.assert_allclose(find_face(probability), box, atol=0.01 * max(size))
-    assert find_face(face_like(height, width, (0, 0, 0, 0))) is None
+    inside = probability[[CELEBAMASK.index(name) for name in FACE]].sum(0)
+    np.testing.assert_allclose(find_face(inside), box, atol=0.01 * max(size))
+    assert find_face(torch.zeros(size)) is None
 
 
 class Painted(LightParser):
@@ -135,3 +137,31 @@ def test_a_single_look_is_averaged_with_its_mirror_image(parser):
     pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     whole = torch.stack([parser.parse(picture, ZoomSettings(most=0)).probability for picture in pictures])
     torch.testing.assert_close(whole, parser.probabilities(pictures, flip=True))
+
+
+def test_photographs_that_are_parsed_together_get_what_each_gets_alone(parser):
+    painted = Painted(parser.network, parser.trunk, parser.config)
+    images = [np.zeros((400, 600, 3), np.uint8), np.zeros((90, 50, 3), np.uint8), np.zeros((700, 300, 3), np.uint8)]
+    images[0][300:380, 440:500] = images[2][100:400, 50:250] = 255
+    sizes = [image.shape[:2] for image in images]
+    canvases = [to_canvas(image, size) for image, size in zip(images, sizes, strict=True)]
+    look = lambda *seen: [painted.probabilities(*seen)]  # noqa: E731
+    together = parse_canvases(look, painted.size, canvases, sizes, ZoomSettings())
+    for image, (parsed,) in zip(images, together, strict=True):
+        alone = painted.parse(image)
+        assert parsed.face == alone.face and len(parsed.views) == len(alone.views)
+        np.testing.assert_array_equal(parsed.label_map(), alone.label_map())
+
+
+def test_parsers_look_together_at_the_face_that_their_mean_sees():
+    def look(pictures, flip):
+        sure = torch.zeros(len(pictures), 19, 32, 32)
+        sure[:, 1, 8:24, 8:24], blind = 0.9, torch.zeros_like(sure)
+        blind[:, 1, 8:24, 8:16] = 0.3
+        for answer in (sure, blind):
+            answer[:, 0] = 1 - answer[:, 1]
+        return sure, blind
+
+    ((sure, blind),) = parse_canvases(look, 32, [np.zeros((64, 64, 3), np.uint8)], [(64, 64)], ZoomSettings())
+    assert sure.face == blind.face and sure.face is not None
+    assert (sure.label_map()[0] == 1).any() and not (blind.label_map()[0] == 1).any()

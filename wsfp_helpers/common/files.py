@@ -146,16 +146,20 @@ def read_rows(path: str | Path, what: str, pattern: str, form: str) -> list[tupl
 def claim_folder(folder: str | Path, settings: Mapping[str, object], files: str, pattern: str) -> None:
     """Make ``folder`` the one of ``files`` (say "pseudo labels", ``"*.png"``) of ``settings``, or find that it is.
 
-    Writes ``settings.json`` there.  Raises :class:`InputError` when the folder holds such files of other settings, or
-    of settings that nobody knows.
+    Writes ``settings.json`` there.  Raises :class:`InputError` as :func:`check_folder` does.
     """
+    check_folder(folder, settings, files, pattern)
+    write_json(Path(folder) / SETTINGS, settings)
+
+
+def check_folder(folder: str | Path, settings: Mapping[str, object], files: str, pattern: str) -> None:
+    """Raise :class:`InputError` when ``folder`` holds ``files`` of other settings, or of settings that nobody knows."""
     path, wanted = Path(folder) / SETTINGS, json.loads(json.dumps(settings))
     if path.exists():
         if (found := read_json(path)) != wanted:
             raise InputError(f"{folder} holds {files} made with {found}, not {wanted}: choose another folder")
     elif any(Path(folder).glob(pattern)):
         raise InputError(f"{folder} holds {pattern} files that are not {files} of this command: choose another folder")
-    write_json(path, wanted)
 
 
 @contextmanager

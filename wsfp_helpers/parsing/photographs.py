@@ -1,12 +1,15 @@
 """``wsfp parse``: label maps of one's own photographs, and sheets to look at them; ``wsfp predict``: of a test set."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
@@ -18,27 +21,47 @@ from wsfp_helpers.common.files import (
     SETTINGS,
     append_row,
     atomic_path,
+    check_folder,
     claim_folder,
     cut_half_row,
     existing,
     hold_folder,
     read_whole_rows,
 )
-from wsfp_helpers.common.pictures import read_image, read_label_map, resize_label_map, write_index_png
+from wsfp_helpers.common.pictures import (
+    picture_size,
+    read_image,
+    read_label_map,
+    resize_label_map,
+    write_index_png,
+)
 from wsfp_helpers.data.folder import SUFFIXES
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.palette import PALETTE, paint
-from wsfp_helpers.parsing.light import LightParser
-from wsfp_helpers.parsing.load import load_parser
-from wsfp_helpers.parsing.zoom import FaceParser, Parsed, ZoomSettings
+from wsfp_helpers.parsing.light import LightParser, look_together
+from wsfp_helpers.parsing.load import SHIPPED_PARSERS, load_parser
+from wsfp_helpers.parsing.zoom import (
+    CANVAS,
+    FaceParser,
+    Look,
+    Parsed,
+    ZoomSettings,
+    enlarge_labels,
+    parse_canvases,
+    to_canvas,
+)
 
+TITLES = {"weak": "learnt without masks", "supervised": "learnt with masks"}
+"""What the shipped parsers are called where people look."""
 SMALL, FLAT = 32, 4.0
 """A photograph with a shorter side in pixels, or a standard deviation of every colour, below these shows no face."""
 SHEETS = "sheets"
 UNFINISHED = "unfinished.jsonl"
 """What a call has done so far; it goes on from there after a kill, and removes the file at its end."""
 PER_SHEET = 20
+TOGETHER = 4
+"""Photographs that go through the network together; more are hardly faster on a CPU."""
 FILMS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 """Ends of names of video files, which get a sentence of their own."""
 SURE = 0.75
@@ -54,24 +77,36 @@ class ParseReport:
     ``skipped`` are the names of files in the folder that are not in a format that is read.
     """
 
+    folders: Mapping[str, Path]
+    """Where the label maps of each parser are."""
     skipped: list[str]
     written: list[Path] = field(default_factory=list)
     sheets: list[Path] = field(default_factory=list)
     warnings: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    parts: dict[str, dict] = field(default_factory=dict)
-    """By photograph's name and class: ``area``, its share of the picture, and ``confidence``, the mean there."""
+    parts: dict[str, dict[str, dict]] = field(default_factory=dict)
+    """By photograph's name, parser and class: ``area``, its share of the picture, and its mean ``confidence``."""
 
     def as_dict(self) -> dict:
         """Everything by photograph's name, for a JSON file."""
         photographs = {
-            name: {"map": path.name, "warning": self.warnings.get(name, ""), "parts": parts}
-            for path, (name, parts) in zip(self.written, self.parts.items(), strict=True)
+            name: {
+                "warning": self.warnings.get(name, ""),
+                "parsers": {
+                    parser: {"map": str(_map_path(self.folders[parser], Path(name))), "parts": parts}
+                    for parser, parts in by_parser.items()
+                },
+            }
+            for name, by_parser in self.parts.items()
         }
         return {"photographs": photographs, "failed": self.failed, "skipped": self.skipped}
 
     def __str__(self) -> str:
-        lines = [f"{len(self.written)} label maps written, to look at: {', '.join(map(str, self.sheets)) or 'none'}"]
+        named = {f"{folder} ({TITLES.get(name, name)})" for name, folder in self.folders.items()}
+        where = f" in {' and '.join(sorted(named))}" if len(self.folders) > 1 and self.written else ""
+        lines = [
+            f"{len(self.written)} label maps written{where}, to look at: {', '.join(map(str, self.sheets)) or 'none'}"
+        ]
         lines += [f"warning: {name}: {text}" for name, text in self.warnings.items()]
         lines += [f"failed: {name}: {text}" for name, text in self.failed.items()]
         if self.skipped:
@@ -82,12 +117,17 @@ class ParseReport:
         return "\n".join(map(one_line, lines))
 
 
-def parse_photographs(source: str | Path, out: str | Path, parser: str | Path | FaceParser = "weak") -> ParseReport:
-    """Parse a photograph or every photograph of a folder; write ``out/NAME.png`` and overlay sheets in ``out/sheets``.
+def parse_photographs(
+    source: str | Path, out: str | Path, parser: str | Path | FaceParser | None = None
+) -> ParseReport:
+    """Parse a photograph or every photograph of a folder; write label maps, and sheets to look at in ``out/sheets``.
+
+    With one ``parser`` maps are ``out/NAME.png``.  Without one both shipped parsers answer, side by side on the sheets:
+    ``out/weak/NAME.png`` learnt without masks, ``out/supervised/NAME.png`` learnt with masks.
 
     A label map is an index PNG of the 19 classes with the size that the photograph has on a screen (its EXIF
     orientation applied).  A photograph that cannot be read is named in ``failed`` and the others go on; one without a
-    clear face gets an answer and a warning.  ``out`` may hold what this parser has written before: maps of the same
+    clear face gets an answer and a warning.  ``out`` may hold what these parsers have written before: maps of the same
     names are replaced, sheets are kept and numbered on.  After a kill the same call goes on.
 
     Raises:
@@ -98,70 +138,182 @@ def parse_photographs(source: str | Path, out: str | Path, parser: str | Path | 
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: expected a folder for the label maps; choose another")
-    if out.exists() and out.samefile(photographs[0].parent):
-        raise InputError(
-            f"{out} is the folder of the photographs, which could be overwritten: choose another for --out"
-        )
+    folders = {name: out / name for name in SHIPPED_PARSERS} if parser is None else {_name(parser): out}
+    for folder in (out, *folders.values()):
+        if folder.exists() and folder.samefile(photographs[0].parent):
+            raise InputError(
+                f"{folder} is the folder of the photographs, which could be overwritten: choose another for --out"
+            )
     stems = [path.stem for path in photographs]
     if len(set(stems)) != len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"two photographs in {source} are called {twice!r}, and so would be their maps: rename one")
-    if not isinstance(parser, FaceParser):
-        parser = load_parser(parser)
-        if isinstance(parser, LightParser):
-            parser.fast = True
-    report = ParseReport(skipped)
+    parsers = [parser] if isinstance(parser, FaceParser) else _load([parser] if parser else list(SHIPPED_PARSERS))
+    report = ParseReport(folders, skipped)
     with hold_folder(out):
-        _parse_all(photographs, out, parser, report)
+        _parse_all(photographs, out, dict(zip(folders, parsers, strict=True)), report)
     return report
 
 
-def _parse_all(photographs: list[Path], out: Path, parser: FaceParser, report: ParseReport) -> None:
-    settings, progress, tiles = {"parser": fingerprint(parser.network)}, out / UNFINISHED, []
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in photographs]
-    call = key_of({"photographs": facts, "rows": "with parts", **settings})
-    done = _done_before(progress, call)
-    first = next((row["sheet"] for row in done.values()), None) or _free_number(out / SHEETS)
+def _name(parser: str | Path | FaceParser) -> str:
+    return "parser" if isinstance(parser, FaceParser) else str(parser)
 
-    def finish(photograph: Path, image: np.ndarray, parsed: Parsed | None) -> tuple[Path, dict, Image.Image]:
-        path = out / f"{photograph.stem}.png"
+
+def _load(names: Sequence[str | Path]) -> list[FaceParser]:
+    parsers = [load_parser(name) for name in names]
+    for parser in parsers:
+        if isinstance(parser, LightParser):
+            parser.fast = True
+    return parsers
+
+
+@dataclass(frozen=True, eq=False)
+class _Finished:
+    """A photograph that was parsed, or that could not be read."""
+
+    photograph: Path
+    failed: str = ""
+    row: dict = field(default_factory=dict)
+    """What is said of it, as in :data:`UNFINISHED`."""
+    maps: Sequence[np.ndarray] = ()
+    """A label map ``(H, W)`` uint8 of each parser where they are not on disk."""
+    tile: Image.Image | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Worker:
+    """Does everything but writing, which is done in order."""
+
+    parsers: Mapping[str, FaceParser]
+    folders: Mapping[str, Path]
+    done: Mapping[str, dict]
+    """What is known of a killed call, by photograph's name."""
+    call: dict
+    """What every row has."""
+
+    def __call__(self, photographs: Sequence[Path]) -> list[_Finished]:
+        """Photographs that go through the network together, all of them again when one is not done.
+
+        Otherwise their maps could differ in the last bit from those of a call that was not killed.
+        """
+        read = {photograph: _read(photograph) for photograph in photographs}
+        shown = {photograph: content for photograph, content in read.items() if not isinstance(content, str)}
+        again = not all(self._is_done(photograph) for photograph in shown)
+        found = dict(zip(shown, self._parse(list(shown.values())), strict=True)) if again else {}
+        return [
+            _Finished(photograph, content) if isinstance(content, str) else self._finish(
+                photograph, *content, found.get(photograph)
+            )
+            for photograph, content in read.items()
+        ]  # fmt: skip
+
+    def paths(self, photograph: Path) -> list[Path]:
+        """Where the maps of a photograph are written."""
+        return [_map_path(folder, photograph) for folder in self.folders.values()]
+
+    def _is_done(self, photograph: Path) -> bool:
+        return photograph.name in self.done and all(path.exists() for path in self.paths(photograph))
+
+    def _parse(self, shown: Sequence[tuple[np.ndarray, tuple[int, int]]]) -> list[list[Parsed]]:
+        if not shown:
+            return []
+        parsers = list(self.parsers.values())
+        light = [parser for parser in parsers if isinstance(parser, LightParser)]
+        look: Look = lambda pictures, flip: [parser.probabilities(pictures, flip) for parser in parsers]  # noqa: E731
+        if len(light) == len(parsers) > 1:
+            look = partial(look_together, light)
+        canvases, sizes = zip(*shown, strict=True)
+        return parse_canvases(look, parsers[0].size, canvases, sizes, ZoomSettings())
+
+    def _finish(
+        self, photograph: Path, canvas: np.ndarray, size: tuple[int, int], parsed: Sequence[Parsed] | None
+    ) -> _Finished:
         if parsed is None:
-            label_map, row = read_label_map(path, len(CELEBAMASK)), done[photograph.name]
+            row, new = self.done[photograph.name], []
+            maps = [read_label_map(path, len(CELEBAMASK)) for path in self.paths(photograph)]
         else:
-            label_map, confidence = parsed.label_map()
-            row = {"call": call, "sheet": first, "photograph": photograph.name, "warning": find_doubt(parsed, image)}
-            row["parts"] = measure_parts(label_map, confidence)
-            write_index_png(path, label_map, PALETTE)
-            append_row(progress, row)
-        return path, row, _tile(image, label_map, photograph.name, row["warning"])
+            row = {**self.call, "photograph": photograph.name, "warning": find_doubt(parsed, canvas, size)}
+            row["parts"] = {name: measure_parts(each) for name, each in zip(self.parsers, parsed, strict=True)}
+            maps = new = [enlarge_labels(each.probability, size) for each in parsed]
+        return _Finished(photograph, "", row, new, _tile(canvas, maps, photograph.name, row["warning"]))
 
-    def take(photograph: Path, finished: tuple[Path, dict, Image.Image]) -> None:
-        nonlocal tiles
-        path, row, tile = finished
-        report.written.append(path)
-        report.parts[photograph.name] = row["parts"]
-        if row["warning"]:
-            report.warnings[photograph.name] = row["warning"]
-        tiles.append(tile)
+
+def _parse_all(photographs: list[Path], out: Path, parsers: Mapping[str, FaceParser], report: ParseReport) -> None:
+    owners = {report.folders[name]: {"parser": fingerprint(parser.network)} for name, parser in parsers.items()}
+    if len(parsers) > 1:
+        owners[out] = {name: fingerprint(parser.network) for name, parser in parsers.items()}
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in photographs]
+    call = key_of({"photographs": facts, "rows": "parts by parser", **owners[out]})
+    done = _done_before(out / UNFINISHED, call)
+    first = next((row["sheet"] for row in done.values()), None) or _free_number(out / SHEETS)
+    for folder, settings in owners.items():
+        check_folder(folder, settings, "label maps", "*.png")
+    work, tiles = _Worker(parsers, report.folders, done, {"call": call, "sheet": first}), []
+    chunks = [photographs[start : start + TOGETHER] for start in range(0, len(photographs), TOGETHER)]
+    every = (one for chunk in _in_order(work, chunks) for one in chunk)
+    alone = len(photographs) == 1
+    for one in tqdm(every, "parse", len(photographs), unit="photograph", leave=False, disable=alone):
+        if one.tile is None:
+            report.failed[one.photograph.name] = one.failed
+            continue
+        if not report.written:  # only now, so that a call that can read no photograph leaves no folder behind
+            for folder, settings in owners.items():
+                claim_folder(folder, settings, "label maps", "*.png")
+        _write(one, work.paths(one.photograph), out / UNFINISHED, report)
+        tiles.append(one.tile)
         if len(tiles) == PER_SHEET:
-            report.sheets.append(_write_sheet(tiles, _sheet_path(out / SHEETS, first + len(report.sheets))))
+            report.sheets.append(_write_sheet(tiles, parsers, _sheet_path(out / SHEETS, first + len(report.sheets))))
             tiles = []
-
-    before: tuple[Path, Future] | None = None
-    with ThreadPoolExecutor(1) as beside:
-        for photograph, image in _read_ahead(photographs, beside, report):
-            known = photograph.name in done and (out / f"{photograph.stem}.png").exists()
-            parsed = None if known else parser.parse(image)
-            if before is None:  # only now, so that a call that can read no photograph leaves no folder behind
-                claim_folder(out, settings, "label maps", "*.png")
-            else:
-                take(before[0], before[1].result())
-            before = photograph, beside.submit(finish, photograph, image, parsed)
-        if before is not None:
-            take(before[0], before[1].result())
     if tiles:
-        report.sheets.append(_write_sheet(tiles, _sheet_path(out / SHEETS, first + len(report.sheets))))
-    progress.unlink(missing_ok=True)
+        report.sheets.append(_write_sheet(tiles, parsers, _sheet_path(out / SHEETS, first + len(report.sheets))))
+    (out / UNFINISHED).unlink(missing_ok=True)
+
+
+def _write(one: _Finished, paths: Sequence[Path], progress: Path, report: ParseReport) -> None:
+    """Write the maps of a photograph where they are not there, and say so in the report."""
+    name = one.photograph.name
+    if one.maps:
+        for path, label_map in zip(paths, one.maps, strict=True):
+            write_index_png(path, label_map, PALETTE)
+        append_row(progress, one.row)
+    report.written += paths
+    report.parts[name] = one.row["parts"]
+    if one.row["warning"]:
+        report.warnings[name] = one.row["warning"]
+
+
+def _map_path(folder: Path, photograph: Path) -> Path:
+    return folder / f"{photograph.stem}.png"
+
+
+def _read(photograph: Path) -> tuple[np.ndarray, tuple[int, int]] | str:
+    """Canvas and size of a photograph, or why it cannot be read."""
+    try:
+        size = picture_size(photograph)
+        return to_canvas(read_image(photograph, CANVAS), size), size
+    except (InputError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+        return str(error)
+
+
+def _in_order(
+    work: Callable[[Sequence[Path]], list[_Finished]], items: Sequence[Sequence[Path]]
+) -> Iterator[list[_Finished]]:
+    """``work(item)`` of every item, in order, a few at a time, each on its share of torch's threads."""
+    threads = torch.get_num_threads()
+    workers = min(threads, len(items))
+    waiting: deque[Future[list[_Finished]]] = deque()
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            torch.set_num_threads(threads)  # which a thread sets for all that start later
 
 
 def _done_before(progress: Path, call: str) -> dict[str, dict]:
@@ -171,23 +323,6 @@ def _done_before(progress: Path, call: str) -> dict[str, dict]:
     cut_half_row(progress)
     rows = read_whole_rows(progress, "progress of wsfp parse") if progress.exists() else []
     return {row["photograph"]: row for row in rows if row.get("call") == call}
-
-
-def _read_ahead(
-    photographs: list[Path], beside: ThreadPoolExecutor, report: ParseReport
-) -> Iterator[tuple[Path, np.ndarray]]:
-    """Photographs and their pixels, each read while the caller is busy with the one before."""
-    reading = beside.submit(read_image, photographs[0])
-    alone = len(photographs) == 1
-    for number, photograph in enumerate(tqdm(photographs, "parse", unit="photograph", leave=False, disable=alone), 1):
-        try:
-            image = reading.result()
-        except (InputError, ValueError, MemoryError, Image.DecompressionBombError) as error:
-            report.failed[photograph.name], image = str(error), None
-        if number < len(photographs):
-            reading = beside.submit(read_image, photographs[number])
-        if image is not None:
-            yield photograph, image
 
 
 def predict_set(faces: WeakFaces, out: str | Path, parser: str | Path | FaceParser) -> Path:
@@ -229,41 +364,46 @@ def find_photographs(source: str | Path) -> tuple[list[Path], list[str]]:
     return found, sorted(path.name for path in files if path.suffix.lower() not in SUFFIXES)
 
 
-def measure_parts(label_map: np.ndarray, confidence: np.ndarray) -> dict[str, dict[str, float]]:
-    """Of each class in a map ``(H, W)`` uint8: ``area``, its share of the pixels, and its mean ``confidence``."""
-    counts = np.bincount(label_map.reshape(-1), minlength=len(CELEBAMASK))
-    sums = np.bincount(label_map.reshape(-1), confidence.reshape(-1), len(CELEBAMASK))
+def measure_parts(parsed: Parsed) -> dict[str, dict[str, float]]:
+    """Of each class on the canvas: ``area``, its share of the picture, and ``confidence``, its mean there."""
+    best, index = parsed.probability.max(0)
+    counts = np.bincount(index.reshape(-1), minlength=len(CELEBAMASK))
+    sums = np.bincount(index.reshape(-1), best.reshape(-1), len(CELEBAMASK))
     return {
         CELEBAMASK.classes[k]: {
-            "area": round(float(counts[k] / label_map.size), 6), "confidence": round(float(sums[k] / counts[k]), 4)
+            "area": round(float(counts[k] / counts.sum()), 6), "confidence": round(float(sums[k] / counts[k]), 4)
         }
         for k in np.flatnonzero(counts)
     }  # fmt: skip
 
 
-def find_doubt(parsed: Parsed, image: np.ndarray) -> str:
-    """Why the answer for a photograph ``(H, W, 3)`` uint8 may be wrong, in one sentence, or an empty text."""
-    height, width = image.shape[:2]
-    if min(height, width) < SMALL:
+def find_doubt(parsed: Sequence[Parsed], canvas: np.ndarray, size: tuple[int, int]) -> str:
+    """Why the answers for a photograph may be wrong, in one sentence, or an empty text.
+
+    ``canvas`` ``(h, w, 3)`` uint8 and ``size`` (H, W) are those of the photograph.
+    """
+    height, width = size
+    if min(size) < SMALL:
         return f"too small ({width} x {height} pixels): the map is a guess"
-    if image[::4, ::4].std((0, 1)).max() < FLAT:
+    if canvas[::2, ::2].std((0, 1)).max() < FLAT:
         return "hardly any contrast: the map is a guess"
-    if parsed.face is None:
+    if parsed[0].face is None:
         return "no face was found: the map is a guess"
-    if parsed.certainty < SURE:
-        return f"low confidence ({parsed.certainty:.2f}): is the face frontal, sharp and well lit?"
+    certainty = min(each.certainty for each in parsed)
+    if certainty < SURE:
+        return f"low confidence ({certainty:.2f}): is the face frontal, sharp and well lit?"
     return ""
 
 
-def _tile(image: np.ndarray, label_map: np.ndarray, name: str, doubt: str) -> Image.Image:
-    """Photograph and overlay side by side with the name below, ``2 * _TILE`` pixels wide."""
-    photograph = Image.fromarray(image)
-    photograph.thumbnail((_TILE, _TILE), Image.Resampling.BICUBIC, reducing_gap=3)
-    colours = Image.fromarray(paint(resize_label_map(label_map, photograph.size[::-1])))
-    overlay = Image.blend(photograph, colours, 0.6)
-    tile = Image.new("RGB", (2 * _TILE, _TILE + _LINE), "white")
-    for start, picture in ((0, photograph), (_TILE, overlay)):
-        tile.paste(picture, (start + (_TILE - picture.width) // 2, (_TILE - picture.height) // 2))
+def _tile(canvas: np.ndarray, maps: Sequence[np.ndarray], name: str, doubt: str) -> Image.Image:
+    """Photograph and overlays side by side with the name below, each ``_TILE`` pixels wide."""
+    photograph = Image.fromarray(canvas)
+    photograph.thumbnail((_TILE, _TILE), Image.Resampling.BICUBIC)
+    colours = [Image.fromarray(paint(resize_label_map(each, photograph.size[::-1]))) for each in maps]
+    overlays = [Image.blend(photograph, each, 0.6) for each in colours]
+    tile = Image.new("RGB", ((1 + len(maps)) * _TILE, _TILE + _LINE), "white")
+    for place, picture in enumerate((photograph, *overlays)):
+        tile.paste(picture, (place * _TILE + (_TILE - picture.width) // 2, (_TILE - picture.height) // 2))
     text = one_line(f"{name}  (!) {doubt.partition(':')[0]}" if doubt else name)
     ImageDraw.Draw(tile).text((4, _TILE + 2), text[:76], "#b00000" if doubt else "black", ImageFont.load_default(12))
     return tile
@@ -277,20 +417,24 @@ def _sheet_path(folder: Path, number: int) -> Path:
     return folder / f"sheet_{number:03d}.png"
 
 
-def _write_sheet(tiles: list[Image.Image], path: Path) -> Path:
-    columns = min(2, len(tiles))
-    rows = -(-len(tiles) // columns)
-    legend = list(_legend(2 * _TILE * columns))
-    sheet = Image.new("RGB", (2 * _TILE * columns, rows * tiles[0].height + _LINE * (1 + legend[-1][1])), "white")
-    for place, tile in enumerate(tiles):
-        sheet.paste(tile, (place % columns * tile.width, place // columns * tile.height))
+def _write_sheet(tiles: list[Image.Image], parsers: Iterable[str], path: Path) -> Path:
+    """Tiles below the colours of the classes and the names of the columns."""
+    (width, height), columns = tiles[0].size, min(2, len(tiles))
+    legend = list(_legend(width * columns))
+    top = _LINE * (2 + legend[-1][1])
+    sheet = Image.new("RGB", (width * columns, top + -(-len(tiles) // columns) * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for k, (x, line) in enumerate(legend):
-        y = rows * tiles[0].height + line * _LINE
+        y = line * _LINE
         draw.rectangle((x, y + 2, x + 12, y + 14), tuple(PALETTE[k].tolist()), "black")
         draw.text((x + 16, y + 1), CELEBAMASK.words[k], "black", font)
+    for column in range(columns):
+        for place, name in enumerate(("photograph", *parsers)):
+            draw.text((column * width + place * _TILE + 4, top - _LINE + 1), TITLES.get(name, name)[:38], "black", font)
+    for place, tile in enumerate(tiles):
+        sheet.paste(tile, (place % columns * width, top + place // columns * height))
     with atomic_path(path) as part:
-        sheet.save(part, format="PNG")
+        sheet.save(part, format="PNG", compress_level=1)
     return path
 
 
