@@ -3,6 +3,7 @@
 usage: python -m tools.bench [--results FOLDER]                  three rows, under two minutes on two cores
        python -m tools.bench --pairs 30000 [--results FOLDER]    evaluate so many label pairs, and watch memory
        python -m tools.bench --evaluate [--results FOLDER]       wsfp evaluate beside a plain loop, idle and busy
+       python -m tools.bench --parse [--results FOLDER]          wsfp parse beside a plain loop; needs FRL London
 
 Three rows, ``tcd_step``, ``fcam_extraction`` and ``confusion_matrix``, each with the ratio of the median times
 (``speedup``), the worst difference between the results (``max_abs_diff``) and the memory that each side adds.  Both
@@ -34,7 +35,8 @@ from torch import Tensor
 from tools.reference import counts_by_class, fcam_by_views, tcd_by_pairs
 from wsfp_helpers.common.errors import InputError, exit_on_bad_input
 from wsfp_helpers.common.machine import cpu_count
-from wsfp_helpers.common.pictures import resize_label_map, to_tensor, write_index_png
+from wsfp_helpers.common.pictures import read_image, read_label_map, resize_label_map, to_tensor, write_index_png
+from wsfp_helpers.data.frl import find_frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import CELEBAMASK, IGNORE, PROMPTS
 from wsfp_helpers.method.fcam import extract
@@ -42,7 +44,9 @@ from wsfp_helpers.method.tcd import Objective, TcdConfig
 from wsfp_helpers.method.vit import Projector, vit_inputs
 from wsfp_helpers.nets.trunk import load_trunk
 from wsfp_helpers.nets.vlm import embedded_model, mini_flip
-from wsfp_helpers.palette import PALETTE
+from wsfp_helpers.palette import PALETTE, paint
+from wsfp_helpers.parsing.load import load_parser
+from wsfp_helpers.parsing.photographs import parse_photographs
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.score.confusion import confusion, evaluate_pairs
 from wsfp_helpers.score.folders import evaluate_folders
@@ -333,6 +337,57 @@ def evaluation(pairs: int = 200, size: int = 512, repeats: int = 10) -> list[Com
             return [idle, compared(f"evaluate, {pairs} pairs, busy")]
 
 
+def plain_parse(photographs: list[Path], out: Path) -> list[np.ndarray]:
+    """Label maps of photographs as a short script would make them: in float32, one after the other, and a sheet."""
+    parser, tiles, maps = load_parser("weak"), [], []
+    for photograph in photographs:
+        image = read_image(photograph)
+        parsed = parser.parse(image)
+        whole = F.interpolate(parsed.probability[None], image.shape[:2], mode="bilinear", align_corners=False)[0]
+        maps.append(whole.argmax(0).byte().numpy())
+        write_index_png(out / f"{photograph.stem}.png", maps[-1], PALETTE)
+        small = resize_label_map(maps[-1], (240, 240))
+        tiles.append(np.hstack([np.array(Image.fromarray(image).resize((240, 240))), paint(small)]))
+    Image.fromarray(np.vstack(tiles)).save(out / "sheet.png")
+    return maps
+
+
+def parsing(photographs: int = 12, repeats: int = 5) -> list[Comparison]:
+    """``wsfp parse`` of photographs of FRL London against :func:`plain_parse`: with one parser, and with both.
+
+    The difference is the largest share of a photograph's pixels that get another class.
+    """
+    root = find_frl_london()
+    if root is None:
+        raise InputError("no FRL London in $WSFP_DATA or the cache: fetch it with wsfp data get frl-london")
+    chosen = sorted(root.glob("inst/neutral_front/*.jpg"))[:photographs]
+    with TemporaryDirectory() as folder:
+        source, out = Path(folder, "photographs"), Path(folder, "out")
+        for path in chosen:
+            link = source / path.name
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(path)
+
+        def fast(parser: str | None) -> list[np.ndarray]:
+            written = parse_photographs(source, out / (parser or "both"), parser).written
+            return [read_label_map(path, len(CELEBAMASK)) for path in written if path.parent.name == "weak"]
+
+        def difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+            return max(float((x != y).mean()) for x, y in zip(a, b, strict=True))
+
+        return [
+            compare(
+                f"parse, {len(chosen)} photographs, {'one parser' if parser else 'both parsers'}",
+                lambda parser=parser: fast(parser),
+                lambda: plain_parse(sorted(source.iterdir()), out),
+                difference,
+                seconds=120,
+                repeats=repeats,
+            )
+            for parser in ("weak", None)
+        ]
+
+
 def run_bench(say: Callable[[str], None] = print) -> list[Comparison]:
     """Measure all three rows, and say a line each."""
     say(f"{torch.get_num_threads()} threads; median times, both sides in turns")
@@ -348,13 +403,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, help="evaluate so many label pairs instead")
     parser.add_argument("--evaluate", action="store_true", help="time wsfp evaluate beside a plain loop instead")
+    parser.add_argument("--parse", action="store_true", help="time wsfp parse beside a plain loop instead")
     parser.add_argument("--results", type=Path, help="also write a results file and its page to this folder")
     chosen = parser.parse_args(arguments)
-    if chosen.evaluate:
-        comparisons = evaluation()
+    if chosen.evaluate or chosen.parse:
+        name = "evaluate" if chosen.evaluate else "parse"
+        comparisons = evaluation() if chosen.evaluate else parsing()
         print(*(one.line() for one in comparisons), sep="\n")
-        rows, name = [each for one in comparisons for each in one.rows()], "evaluate"
-        command = "python -m tools.bench --evaluate"
+        rows = [each for one in comparisons for each in one.rows()]
+        command = f"python -m tools.bench --{name}"
     elif chosen.pairs is None:
         rows, name, command = [each for one in run_bench() for each in one.rows()], "bench", "python -m tools.bench"
     else:
