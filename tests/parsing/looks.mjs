@@ -16,12 +16,12 @@ for (const [name, [height, width]] of Object.entries(facts.pictures)) {
       const skin = data[3 * i] + data[3 * i + 1] + data[3 * i + 2] > 3 * 127 ? 0.95 : 0.05;
       [probability[i], probability[plane + i]] = [1 - skin, skin];
     }
-    return { probability, size };
+    return { probabilities: [probability], size };
   };
-  const parsed = await parse(toCanvas(photograph), look, facts);
+  const canvas = toCanvas(photograph), [parsed] = await parse(canvas, look, facts);
   const map = labelMap(parsed, height, width, classes);
   writeFileSync(`${folder}/${name}.png`, Buffer.from(await (await indexPng(map, facts.palette)).arrayBuffer()));
   writeFileSync(`${folder}/${name}.f32`, Buffer.from(map.confidence.buffer));
-  answers[name] = { views, face: parsed.face, certainty: parsed.certainty, doubt: findDoubt(parsed, photograph) };
+  answers[name] = { views, face: parsed.face, certainty: parsed.certainty, doubt: findDoubt([parsed], canvas, photograph) };
 }
 writeFileSync(`${folder}/answers.json`, JSON.stringify(answers));

@@ -25,6 +25,7 @@ from wsfp_helpers.parsing.export import Agreement, metadata
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.parsing.page import fetch_runtime, write_page
 from wsfp_helpers.parsing.photographs import find_doubt
+from wsfp_helpers.parsing.zoom import to_canvas
 
 from .test_photographs import Grey, photograph
 
@@ -56,7 +57,7 @@ def test_the_looks_of_the_page_are_those_of_python(tmp_path):
     subprocess.run(["node", script, module.SOURCES / "looks.js", tmp_path], check=True, timeout=120)
     answers = json.loads((tmp_path / "answers.json").read_text())
     for name, picture in pictures.items():
-        grey, image = Grey(), np.array(picture)
+        grey, image, size = Grey(), np.array(picture), picture.size[::-1]
         parsed = grey.parse(image)
         labels, confidence = parsed.label_map()
         with Image.open(tmp_path / f"{name}.png") as png:
@@ -66,7 +67,9 @@ def test_the_looks_of_the_page_are_those_of_python(tmp_path):
         sure = np.fromfile(tmp_path / f"{name}.f32", np.float32).reshape(confidence.shape)
         assert np.median(np.abs(sure - confidence)) < 1e-4, name
         answer = answers[name]
-        assert answer["views"] == grey.seen and answer["doubt"] == find_doubt(parsed, image), name
+        assert answer["views"] == grey.seen and answer["doubt"] == find_doubt([parsed], to_canvas(image, size), size), (
+            name
+        )
         assert answer["face"] == (None if parsed.face is None else pytest.approx(parsed.face)), name
         assert answer["certainty"] == pytest.approx(parsed.certainty, abs=1e-3), name
     assert {answer["doubt"].split(":")[0] for answer in answers.values()} > {"", "no face was found"}

@@ -50,7 +50,7 @@ async function open(blob) {
   worker.postMessage({ kind: "parse", photograph: { data, height, width }, number: ++number }, [data.buffer]);
 }
 
-function show({ canvas, results, seconds }) {
+function show({ canvas, results, doubt, seconds }) {
   busy = false;
   shown = results;
   const { height, width } = canvas, view = $("view");
@@ -62,9 +62,8 @@ function show({ canvas, results, seconds }) {
     photograph.data[4 * i + 3] = 255;
   }
   layers = { photograph };
-  const doubts = names.filter((name) => results[name].doubt).map((name) => `${TITLES[name]}: ${results[name].doubt}`);
-  $("doubt").hidden = !doubts.length;
-  $("doubt").textContent = doubts.join(" · ");
+  $("doubt").hidden = !doubt;
+  $("doubt").textContent = doubt;
   for (const id of ["result", "legend"]) $(id).hidden = false;
   fillTable(height * width);
   paint();

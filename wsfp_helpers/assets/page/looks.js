@@ -67,10 +67,8 @@ function between(wanted, count) {
   });
 }
 
-/** Box [top, bottom, left, right] of the largest face, or null. */
-export function findFace(probability, height, width, face) {
-  const plane = height * width, inside = new Float32Array(plane);
-  for (const k of face) for (let i = 0; i < plane; i++) inside[i] += probability[k * plane + i];
+/** Box [top, bottom, left, right] of the largest face, or null; `inside` is how probable the face is at each pixel. */
+function findFace(inside, height, width) {
   let rows = height, columns = width, share = inside;
   if (Math.max(height, width) > 200) {
     const factor = 200 / Math.max(height, width);
@@ -132,69 +130,82 @@ export function toCanvas(photograph) {
 }
 
 /**
- * Parse what toCanvas gave.  `look(picture, mirrored)` answers for a square picture with {probability, size}, (19, size,
- * size), averaged with the mirror image when `mirrored`; `facts` are those of the ONNX file.
+ * Parse what toCanvas gave, with several parsers at the same places.  `look(picture, mirrored)` answers for a square
+ * picture with {probabilities, size}, (19, size, size) of each parser, averaged with the mirror image when `mirrored`;
+ * `facts` are those of the ONNX file.
  */
 export async function parse(canvas, look, facts) {
   const { height, width } = canvas, plane = height * width, classes = facts.classes.length, settings = facts.looks;
   const face = facts.face.map((name) => facts.classes.indexOf(name));
 
   async function view(top, left, side, mirrored) {
-    const { probability, size } = await look(square(canvas, top, left, side), mirrored);
+    const { probabilities, size } = await look(square(canvas, top, left, side), mirrored);
     const [y0, y1] = [Math.max(top, 0), Math.min(top + side, height)];
     const [x0, x1] = [Math.max(left, 0), Math.min(left + side, width)];
-    const places = between(side, size), out = new Float32Array(classes * (y1 - y0) * (x1 - x0));
-    let at = 0;
-    for (let k = 0; k < classes; k++) {
-      for (let y = y0; y < y1; y++) {
-        const [above, below, down] = places[y - top], a = (k * size + above) * size, b = (k * size + below) * size;
-        for (let x = x0; x < x1; x++) {
-          const [first, second, across] = places[x - left];
-          const upper = probability[a + first] + across * (probability[a + second] - probability[a + first]);
-          const lower = probability[b + first] + across * (probability[b + second] - probability[b + first]);
-          out[at++] = upper + down * (lower - upper);
+    const places = between(side, size), part = (y1 - y0) * (x1 - x0);
+    const enlarged = probabilities.map((probability) => {
+      const out = new Float32Array(classes * part);
+      let at = 0;
+      for (let k = 0; k < classes; k++) {
+        for (let y = y0; y < y1; y++) {
+          const [above, below, down] = places[y - top], a = (k * size + above) * size, b = (k * size + below) * size;
+          for (let x = x0; x < x1; x++) {
+            const [first, second, across] = places[x - left];
+            const upper = probability[a + first] + across * (probability[a + second] - probability[a + first]);
+            const lower = probability[b + first] + across * (probability[b + second] - probability[b + first]);
+            out[at++] = upper + down * (lower - upper);
+          }
         }
       }
+      return out;
+    });
+    const inside = new Float32Array(part);
+    for (const out of enlarged) {
+      for (const k of face) for (let i = 0; i < part; i++) inside[i] += out[k * part + i] / enlarged.length;
     }
-    return { probability: out, y0, x0, height: y1 - y0, width: x1 - x0 };
+    const found = findFace(inside, y1 - y0, x1 - x0);
+    const seen = found && [found[0] + y0, found[1] + y0, found[2] + x0, found[3] + x0];
+    return { probabilities, size, top, left, side, enlarged, y0, x0, height: y1 - y0, width: x1 - x0, seen };
   }
 
   let side = Math.max(height, width);
   const top0 = Math.floor((height - side) / 2), left0 = Math.floor((width - side) / 2);
-  const total = (await view(top0, left0, side, settings.flip && !settings.most)).probability;
-  let found = findFace(total, height, width, face), box = null, certainty = 0;
+  const whole = await view(top0, left0, side, settings.flip && !settings.most), totals = whole.enlarged;
+  let found = whole.seen, last = null;
   for (let turn = 0; turn < settings.most && found; turn++) {
     side = Math.max(round((found[1] - found[0]) / settings.face_height), 16);
     const top = round((found[0] + found[1]) / 2 - settings.anchor[0] * side);
     const left = round((found[2] + found[3]) / 2 - settings.anchor[1] * side);
-    const closer = await view(top, left, side, settings.flip), part = closer.height * closer.width;
-    for (let y = 0; y < closer.height; y++) {
-      const down = feather(closer.y0 + y, top, side);
-      for (let x = 0; x < closer.width; x++) {
-        const weight = settings.weight * down * feather(closer.x0 + x, left, side);
-        const i = (closer.y0 + y) * width + closer.x0 + x, j = y * closer.width + x;
-        for (let k = 0; k < classes; k++) total[k * plane + i] += weight * (closer.probability[k * part + j] - total[k * plane + i]);
+    last = await view(top, left, side, settings.flip);
+    const part = last.height * last.width;
+    totals.forEach((total, p) => {
+      for (let y = 0; y < last.height; y++) {
+        const down = feather(last.y0 + y, top, side);
+        for (let x = 0; x < last.width; x++) {
+          const weight = settings.weight * down * feather(last.x0 + x, left, side);
+          const i = (last.y0 + y) * width + last.x0 + x, j = y * last.width + x;
+          for (let k = 0; k < classes; k++) total[k * plane + i] += weight * (last.enlarged[p][k * part + j] - total[k * plane + i]);
+        }
       }
-    }
-    const seen = findFace(closer.probability, closer.height, closer.width, face);
-    if (!seen) {
-      [box, certainty] = [null, 0];
-      break;
-    }
-    found = [seen[0] + closer.y0, seen[1] + closer.y0, seen[2] + closer.x0, seen[3] + closer.x0];
-    [box, certainty] = [found, meanCertainty(closer, seen, classes)];
-    if (found[1] - found[0] >= settings.close_enough * settings.face_height * side) break;
+    });
+    found = last.seen;
+    if (found && found[1] - found[0] >= settings.close_enough * settings.face_height * side) break;
   }
-  return { probability: total, height, width, face: box, certainty };
+  const box = last && last.seen;
+  return totals.map((probability, p) => {
+    return { probability, height, width, face: box, certainty: box ? meanCertainty(last, p, classes) : 0 };
+  });
 }
 
-function meanCertainty({ probability, height, width }, face, classes) {
-  const [top, bottom, left, right] = face.map(round);
+/** Mean probability that a view gave to its choice in the face, background left out. */
+function meanCertainty({ probabilities, size, top, left, side, seen }, p, classes) {
+  const end = (at, start) => Math.min(Math.max(round((at - start) * (size / side)), 0), size);
+  const [y0, y1, x0, x1] = [end(seen[0], top), end(seen[1], top), end(seen[2], left), end(seen[3], left)];
   let sum = 0, count = 0;
-  for (let y = top; y < Math.min(bottom, height); y++) {
-    for (let x = left; x < Math.min(right, width); x++) {
-      const [k, p] = strongest(probability, height * width, y * width + x, classes);
-      if (k > 0) (sum += p), count++;
+  for (let y = y0; y < y1; y++) {
+    for (let x = x0; x < x1; x++) {
+      const [k, sure] = strongest(probabilities[p], size * size, y * size + x, classes);
+      if (k > 0) (sum += sure), count++;
     }
   }
   return sum / count;
@@ -237,24 +248,24 @@ export function labelMap({ probability, height: rows, width: columns }, height, 
   return { labels, confidence, height, width };
 }
 
-/** Why the answer may be wrong, in the words of wsfp parse, or an empty text. */
-export function findDoubt(parsed, photograph) {
-  const { height, width, data } = photograph;
+/** Why the answers of the parsers may be wrong, in the words of wsfp parse, or an empty text. */
+export function findDoubt(parsed, canvas, { height, width }) {
   if (Math.min(height, width) < 32) return `too small (${width} x ${height} pixels): the map is a guess`;
   let spread = 0;
   for (let c = 0; c < 3; c++) {
     let [n, sum, squares] = [0, 0, 0];
-    for (let y = 0; y < height; y += 4) {
-      for (let x = 0; x < width; x += 4) {
-        const value = data[(y * width + x) * 3 + c];
+    for (let y = 0; y < canvas.height; y += 2) {
+      for (let x = 0; x < canvas.width; x += 2) {
+        const value = canvas.data[(y * canvas.width + x) * 3 + c];
         n++, (sum += value), (squares += value * value);
       }
     }
     spread = Math.max(spread, Math.sqrt(Math.max(squares / n - (sum / n) ** 2, 0)));
   }
   if (spread < 4) return "hardly any contrast: the map is a guess";
-  if (!parsed.face) return "no face was found: the map is a guess";
-  if (parsed.certainty < 0.75) return `low confidence (${parsed.certainty.toFixed(2)}): is the face frontal, sharp and well lit?`;
+  if (!parsed[0].face) return "no face was found: the map is a guess";
+  const certainty = Math.min(...parsed.map((each) => each.certainty));
+  if (certainty < 0.75) return `low confidence (${certainty.toFixed(2)}): is the face frontal, sharp and well lit?`;
   return "";
 }
 

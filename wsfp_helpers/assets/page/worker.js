@@ -36,10 +36,10 @@ async function answer(picture, mirrored) {
       for (let c = 0; c < 3; c++) both.data[data.length + 3 * i + c] = data[from + c];
     }
   }
-  const found = await run(both, mirrored ? 2 : 1), out = {};
-  for (const name of Object.keys(facts.parsers)) {
-    const [, classes, size] = found[name].dims, values = found[name].data, plane = size * size;
-    const probability = values.slice(0, classes * plane);
+  const found = await run(both, mirrored ? 2 : 1), [, classes, size] = found[Object.keys(facts.parsers)[0]].dims;
+  const plane = size * size;
+  const probabilities = Object.keys(facts.parsers).map((name) => {
+    const values = found[name].data, probability = values.slice(0, classes * plane);
     if (mirrored) {
       for (let k = 0; k < classes; k++) {
         const other = (classes + facts.mirror[k]) * plane;
@@ -51,32 +51,23 @@ async function answer(picture, mirrored) {
         }
       }
     }
-    out[name] = { probability, size };
-  }
-  return out;
+    return probability;
+  });
+  return { probabilities, size };
 }
 
 onmessage = async ({ data: { kind, photograph, name, number } }) => {
   try {
     if (kind === "parse") {
       const begin = performance.now(), canvas = toCanvas(photograph), results = {};
-      let whole;
-      last = { photograph: { height: photograph.height, width: photograph.width }, parsed: {} };
-      for (const name of Object.keys(facts.parsers)) {
-        let turn = 0;
-        const look = async (picture, mirrored) => {
-          if (turn++) return (await answer(picture, mirrored))[name];
-          whole ??= await answer(picture, mirrored); // the first look is the same for all parsers
-          return whole[name];
-        };
-        const parsed = await parse(canvas, look, facts);
-        last.parsed[name] = parsed;
-        results[name] = {
-          ...labelMap(parsed, canvas.height, canvas.width, facts.classes.length),
-          doubt: findDoubt(parsed, photograph),
-        };
-      }
-      postMessage({ kind: "parsed", number, canvas, results, seconds: (performance.now() - begin) / 1000 });
+      const size = { height: photograph.height, width: photograph.width }, parsed = await parse(canvas, answer, facts);
+      last = { photograph: size, parsed: {} };
+      Object.keys(facts.parsers).forEach((name, p) => {
+        last.parsed[name] = parsed[p];
+        results[name] = labelMap(parsed[p], canvas.height, canvas.width, facts.classes.length);
+      });
+      const doubt = findDoubt(parsed, canvas, size), seconds = (performance.now() - begin) / 1000;
+      postMessage({ kind: "parsed", number, canvas, results, doubt, seconds });
     } else if (kind === "download") {
       const { height, width } = last.photograph;
       const map = labelMap(last.parsed[name], height, width, facts.classes.length);
