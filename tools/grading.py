@@ -26,6 +26,8 @@ from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.common.files import atomic_path
 
 BUILD = Path(__file__).parents[1] / "build" / "otter"
+_WIDGET = re.compile(r"^(explorers\.\w+|quiz)\(", re.MULTILINE)
+"""What otter-grader must not run: a figure with controls can keep it waiting (tools/run_notebooks.py says why)."""
 
 
 def master(source: Path) -> NotebookNode:
@@ -50,6 +52,8 @@ def _questions(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:
     found: list[NotebookNode] = []
     for cell, following in zip(cells, [*cells[1:], None], strict=True):
         if "exercise" not in cell.metadata.get("tags", []):
+            if cell.cell_type == "code" and _WIDGET.search(cell.source):
+                cell.metadata.setdefault("tags", []).append("otter_ignore")
             found.append(cell)
             continue
         name = question_name(following.source)

@@ -81,6 +81,12 @@ def test_every_exercise_is_a_question(path):
     assert len(set(names)) == len(names) > 0
 
 
+def test_figures_with_controls_are_not_run_by_otter(source):
+    source.write_text(SOURCE + '\n# %%\nx = 1\nexplorers.ladder(x)\n\n# %%\nquiz("00")\n\n# %%\nprint("explorers.")\n')
+    ignored = [cell.source for cell in grading.master(source).cells if "otter_ignore" in cell.metadata.get("tags", [])]
+    assert ignored == ["x = 1\nexplorers.ladder(x)", 'quiz("00")']
+
+
 @pytest.mark.skipif(find_spec("otter") is None, reason="otter-grader is not installed: pip install -e '.[teach]'")
 def test_otter_grades_a_correct_and_a_wrong_submission(source, tmp_path):
     (path,) = grading.write(tmp_path / "otter", tmp_path)
