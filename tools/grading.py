@@ -21,7 +21,7 @@ import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_raw_cell
 
-from tools.notebooks import NOTEBOOKS, build, expand_exercises
+from tools.notebooks import NOTEBOOKS, SOLUTION, build, expand_exercises, gap
 from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.common.files import atomic_path
 
@@ -60,11 +60,17 @@ def _questions(cells: list[NotebookNode], source: Path) -> list[NotebookNode]:
         test = test_function(name, cell.source, following.source, imports)
         found += [
             _raw("BEGIN QUESTION", {"name": name, "points": 1, "check_cell": False}),
-            _raw("BEGIN SOLUTION"), new_code_cell(cell.source), _raw("END SOLUTION"),
+            _raw("BEGIN SOLUTION"), new_code_cell(SOLUTION.sub(_prompt, cell.source)), _raw("END SOLUTION"),
             _raw("BEGIN TESTS"), new_code_cell(test), _raw("END TESTS"),
             _raw("END QUESTION"),
         ]  # fmt: skip
     return found
+
+
+def _prompt(block: re.Match) -> str:
+    """A solution block, before it what students find in its place, both as otter-grader marks them."""
+    indent, solution = block[1], block[0].replace("# BEGIN SOLUTION", "# BEGIN SOLUTION NO PROMPT", 1)
+    return f'{indent}""" # BEGIN PROMPT\n{gap(block)}\n{indent}""" # END PROMPT\n{solution}'
 
 
 def question_name(check: str) -> str:

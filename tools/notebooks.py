@@ -32,7 +32,7 @@ FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # JupyterLab'
 
 _DRAWING = re.compile(r"\]\((figures/\w+\.svg)\)")
 _NUMBER = re.compile(r"\{\{([^{}]*)\}\}")
-_BLOCK = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^\1# END SOLUTION$", re.MULTILINE | re.DOTALL)
+SOLUTION = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^\1# END SOLUTION$", re.MULTILINE | re.DOTALL)
 _MARKER = re.compile(r"^[ \t]*# (BEGIN|END) SOLUTION\n?", re.MULTILINE)
 _CHECK = re.compile(r'^with checking\(("[^"]+")\):$', re.MULTILINE)
 
@@ -102,10 +102,10 @@ def expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookNo
             raise InputError(f"{where}: a cell tagged exercise and one tagged check must follow each other directly")
         if "exercise" in tags:
             waiting = cell.source
-            gap, blocks = _BLOCK.subn(_gap, waiting)
-            if not blocks or _MARKER.search(gap):
+            open_task, blocks = SOLUTION.subn(gap, waiting)
+            if not blocks or _MARKER.search(open_task):
                 raise InputError(f"{where}: an exercise needs equally indented '# BEGIN SOLUTION' and '# END SOLUTION'")
-            cell.source = gap
+            cell.source = open_task
         expanded.append(cell)
         if "check" in tags:
             answer = textwrap.indent(_MARKER.sub("", waiting).strip(), "    ")
@@ -121,7 +121,8 @@ def expand_exercises(cells: list[NotebookNode], source: Path) -> list[NotebookNo
     return expanded
 
 
-def _gap(block: re.Match) -> str:
+def gap(block: re.Match) -> str:
+    """What stands in an open task in place of a solution block, a match of :data:`SOLUTION`."""
     indent = block[1]
     if indent:
         return f'{indent}raise NotImplementedError("your code here")'

@@ -93,8 +93,10 @@ def test_otter_grades_a_correct_and_a_wrong_submission(source, tmp_path):
     otter([path, tmp_path / "dist"], "assign", "--no-pdfs")
     given = tmp_path / "dist" / "student" / "00_a.ipynb"
     text = given.read_text()
-    assert "np.asarray" not in text and "otter" not in "".join(
-        cell.source for cell in nbformat.read(given, as_version=4).cells
+    assert (
+        "np.asarray" not in text
+        and r"raise NotImplementedError(\"your code here\")" in text
+        and "otter" not in "".join(cell.source for cell in nbformat.read(given, as_version=4).cells)
     )
     (archive,) = (tmp_path / "dist" / "autograder").glob("*.zip")
     for answer, points, words in (("np.add(x, x)", 1, "passed"), ("x * x", 0, "9 is not twice 3")):
