@@ -93,5 +93,6 @@ results: $(STAMP)
 	$(BIN)/python scripts/measure_regions.py steps docs/results
 	$(BIN)/python scripts/measure_regions.py constants docs/results --seeds 0
 	for what in tune run; do $(BIN)/wsfp systems $$what --results docs/results || exit 1; done
+	$(BIN)/python scripts/measure_warnings.py docs/results
 	$(BIN)/python scripts/measure_bfloat16.py docs/results || test $$? = 2  # 2: the processor has none
 	$(BIN)/python scripts/train_parsers.py scores --results docs/results

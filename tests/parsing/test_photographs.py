@@ -35,6 +35,17 @@ class Grey(LightParser):
         return out
 
 
+class Fickle(Grey):
+    """Calls nose what was skin when it looks closer."""
+
+    def probabilities(self, pictures, flip=True):
+        out = super().probabilities(pictures, flip)
+        if flip:
+            out[:, 2] = out[:, 1].clone()
+            out[:, 1] = 0
+        return out
+
+
 def photograph(height=60, width=40, rows=(15, 45), columns=(10, 30)):
     image = np.full((height, width, 3), WALL_GREY, np.uint8)
     image[slice(*rows), slice(*columns)] = FACE_GREY
@@ -46,6 +57,15 @@ def folder(tmp_path):
     source = tmp_path / "photographs"
     source.mkdir()
     return source
+
+
+@pytest.fixture
+def shipped(monkeypatch):
+    """Stand-ins for both shipped parsers: one is surer than the other, and calls less of the grey skin."""
+    parsers = {"weak": Grey(), "supervised": Grey(0.8, weight=2.0)}
+    monkeypatch.setattr(module, "load_parser", lambda name: parsers[name])
+    monkeypatch.setattr(module, "look_together", lambda several, *seen: [one.probabilities(*seen) for one in several])
+    return parsers
 
 
 def skin_agrees(path, image):
@@ -125,6 +145,13 @@ def test_no_clear_face_gets_an_answer_and_a_warning(folder, tmp_path):
     photograph().save(folder / "wall.png")
     report = parse_photographs(folder, tmp_path / "out", Grey(sure=0.6))
     assert "low confidence" in report.warnings["wall.png"] and "warning: wall.png" in str(report)
+
+
+def test_parsers_that_disagree_about_the_face_are_a_warning(folder, tmp_path, shipped):
+    photograph().save(folder / "a.png")
+    assert not parse_photographs(folder, tmp_path / "agreed").warnings
+    shipped["supervised"] = Fickle()
+    assert parse_photographs(folder, tmp_path / "out").warnings["a.png"].startswith("the parsers disagree (0.00)")
 
 
 def test_a_picture_that_can_show_no_face_gets_a_warning(folder, tmp_path):
@@ -249,15 +276,6 @@ def test_more_photographs_later_get_maps_and_sheets_of_their_own(folder, tmp_pat
     (second,) = parse_photographs(later, out, Grey()).sheets
     assert sorted(p.name for p in out.glob("*.png")) == ["a.png", "b.png"]
     assert second.name == "sheet_002.png" and first.read_bytes() == before != second.read_bytes()
-
-
-@pytest.fixture
-def shipped(monkeypatch):
-    """Stand-ins for both shipped parsers: one is surer than the other, and calls less of the grey skin."""
-    parsers = {"weak": Grey(), "supervised": Grey(0.8, weight=2.0)}
-    monkeypatch.setattr(module, "load_parser", lambda name: parsers[name])
-    monkeypatch.setattr(module, "look_together", lambda several, *seen: [one.probabilities(*seen) for one in several])
-    return parsers
 
 
 def test_both_shipped_parsers_answer_in_folders_of_their_own(folder, tmp_path, shipped):

@@ -9,7 +9,16 @@ from fixtures import tiny_parser
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parsing import zoom
 from wsfp_helpers.parsing.light import LightParser
-from wsfp_helpers.parsing.zoom import FACE, ZoomSettings, enlarge, enlarge_labels, find_face, parse_canvases, to_canvas
+from wsfp_helpers.parsing.zoom import (
+    FACE,
+    ZoomSettings,
+    agree,
+    enlarge,
+    enlarge_labels,
+    find_face,
+    parse_canvases,
+    to_canvas,
+)
 
 
 @pytest.fixture
@@ -165,3 +174,9 @@ def test_parsers_look_together_at_the_face_that_their_mean_sees():
     ((sure, blind),) = parse_canvases(look, 32, [np.zeros((64, 64, 3), np.uint8)], [(64, 64)], ZoomSettings())
     assert sure.face == blind.face and sure.face is not None
     assert (sure.label_map()[0] == 1).any() and not (blind.label_map()[0] == 1).any()
+
+
+def test_agreement_is_the_mean_f1_of_the_parts():
+    a, b = np.array([[0, 0, 1, 1], [2, 2, 1, 0]]), np.array([[0, 5, 1, 1], [2, 0, 0, 0]])
+    assert agree(a, b) == pytest.approx((2 * 2 / 5 + 2 * 1 / 3 + 0) / 3)  # classes 1, 2 and 5
+    assert agree(a, a) == 1 and agree(0 * a, 0 * a) == 0

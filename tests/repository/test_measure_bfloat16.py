@@ -1,4 +1,4 @@
-"""What the bfloat16 trunk changes: the script compares the two trunks on the same pictures."""
+"""What bfloat16 changes: the script compares it with float32 on the same pictures."""
 
 import pytest
 

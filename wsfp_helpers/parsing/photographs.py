@@ -47,6 +47,7 @@ from wsfp_helpers.parsing.zoom import (
     Look,
     Parsed,
     ZoomSettings,
+    agree,
     enlarge_labels,
     parse_canvases,
     to_canvas,
@@ -64,8 +65,10 @@ TOGETHER = 4
 """Photographs that go through the network together; more are hardly faster on a CPU."""
 FILMS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 """Ends of names of video files, which get a sentence of their own."""
+AGREED = 0.55
+"""A photograph gets a warning when both parsers agree less than this in the closest look at the face."""
 SURE = 0.75
-"""A photograph whose face has less mean confidence than this in the closest look gets a warning."""
+"""A face in which one parser, asked alone, has less mean confidence than this in the closest look gets a warning."""
 
 _TILE, _LINE = 240, 18
 
@@ -389,9 +392,12 @@ def find_doubt(parsed: Sequence[Parsed], canvas: np.ndarray, size: tuple[int, in
         return "hardly any contrast: the map is a guess"
     if parsed[0].face is None:
         return "no face was found: the map is a guess"
-    certainty = min(each.certainty for each in parsed)
-    if certainty < SURE:
-        return f"low confidence ({certainty:.2f}): is the face frontal, sharp and well lit?"
+    if len(parsed) > 1:
+        agreement = agree(*(each.closest[1].numpy() for each in parsed))
+        if agreement < AGREED:
+            return f"the parsers disagree ({agreement:.2f}): is the face upright, uncovered, sharp and well lit?"
+    elif parsed[0].certainty < SURE:
+        return f"low confidence ({parsed[0].certainty:.2f}): is the face frontal, sharp and well lit?"
     return ""
 
 

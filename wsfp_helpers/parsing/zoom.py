@@ -104,16 +104,29 @@ class Parsed:
         return total
 
     @property
+    def closest(self) -> tuple[Tensor, Tensor]:
+        """Of the closest view in the box of the face ``(h, w)``: the largest probability, and its class."""
+        return self.views[-1].inside(self.face).max(0) if self.face else (torch.zeros(0), torch.zeros(0))
+
+    @property
     def certainty(self) -> float:
         """Mean probability that the closest view gave to its choice in the face, background left out; 0 without one."""
-        if self.face is None:
-            return 0.0
-        best, index = self.views[-1].inside(self.face).max(0)
-        return best[index > 0].mean().item()
+        best, index = self.closest
+        return best[index > 0].mean().item() if self.face else 0.0
 
     def label_map(self) -> tuple[np.ndarray, np.ndarray]:
         """Classes ``(H, W)`` uint8 and the probability of each ``(H, W)`` float32, as of the enlarged probabilities."""
         return enlarge(self.probability, self.size)
+
+
+def agree(a: np.ndarray, b: np.ndarray) -> float:
+    """F1 of one label map ``(h, w)`` against another: the mean over the classes of either, background left out."""
+    classes = len(CELEBAMASK)
+    both = np.bincount(a[a == b], minlength=classes)
+    either = np.bincount(a.ravel(), minlength=classes) + np.bincount(b.ravel(), minlength=classes)
+    parts = either > 0
+    parts[0] = False
+    return float((2 * both[parts] / either[parts]).mean()) if parts.any() else 0.0
 
 
 def enlarge(probability: Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

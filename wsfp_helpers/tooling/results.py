@@ -65,6 +65,10 @@ ABOUT = {
     "groups": f"{_RENDERED}; {_PHOTOGRAPH}.  SynthFaces shows a rendered person twice; both count.  A class that a "
     "group lacks and that is claimed on a few pixels counts as 0 in its mean (glasses = none: the class eye_g), so "
     "compare methods within a group rather than groups.",
+    "warnings": "Of both shipped parsers, seen as `wsfp parse` sees them.  Every second picture is spoilt: blurred, "
+    "noisy, dark, grey, turned, covered, with sunglasses or compressed.  Each measure may warn of a tenth of the maps "
+    "that are not in the worst tenth; `wsfp parse` has one limit for all sets.  Curves: mean F1 of the pictures that "
+    "are left, of all sets but those chosen on, when those that a measure is least sure of are left out.",
     "fairness": "The shipped parsers on the people of FRL London, by what the people said of themselves.  Intervals of "
     "neighbouring groups that overlap are no evidence of a difference, and hardly any group is large enough for more.",
     **dict.fromkeys(
@@ -82,6 +86,7 @@ PLOTTED = {
     "fig6": "Fig. 6: one loss weight changed at a time",
     "variants": "Ways to read the maps of one network",
     "sums": "Eq. 11 and 12 summed over the other texts",
+    "warnings": "Warnings: what is left when doubtful maps are left out",
 }
 """Titles of the plots; these pages show ``NAME.png``, drawn from the mean F1 of their rows."""
 COLUMNS = 20
@@ -308,7 +313,7 @@ def _draw(name: str, content: Mapping, path: Path) -> None:
     from wsfp_helpers.notebook.plots import seed_bars, seed_curves
 
     values = {r["name"]: r["seeds"] for r in content["rows"] if r["metric"] == "mean_f1"}
-    if name == "fig6":
+    if name in ("fig6", "warnings"):
         figure = seed_curves(_by_weight(values), PLOTTED[name], "mean F1 (%)")
     else:
         figure = seed_bars(values, PLOTTED[name], "mean F1 (%)")
@@ -329,7 +334,8 @@ def _by_weight(values: Mapping[str, Sequence]) -> dict[str, dict[float, Sequence
 def _alt(name: str, rows: Sequence[Mapping]) -> str:
     """Alternative text of a plot: what kind it is, and the numbers in it."""
     numbers = "; ".join(f"{r['name']} {summary(r['seeds'])}" for r in rows if r["metric"] == "mean_f1")
-    kind = "Lines of mean F1 against each weight" if name == "fig6" else "Bars of mean F1"
+    lines = {"fig6": "Lines of mean F1 against each weight", "warnings": "Lines of mean F1 against the share kept"}
+    kind = lines.get(name, "Bars of mean F1")
     return f"{kind}, in percent, with a dot for each seed: {numbers}"
 
 

@@ -191,24 +191,35 @@ export async function parse(canvas, look, facts) {
     found = last.seen;
     if (found && found[1] - found[0] >= settings.close_enough * settings.face_height * side) break;
   }
-  const box = last && last.seen;
+  const box = last && last.seen, chosen = box ? choices(last, classes) : [];
   return totals.map((probability, p) => {
-    return { probability, height, width, face: box, certainty: box ? meanCertainty(last, p, classes) : 0 };
+    const sure = box ? chosen[p].filter(([k]) => k).map(([, confidence]) => confidence) : [];
+    const certainty = sure.length ? sure.reduce((a, b) => a + b, 0) / sure.length : 0;
+    const agreement = chosen.length > 1 ? agree(chosen[0], chosen[1], classes) : null;
+    return { probability, height, width, face: box, certainty, agreement };
   });
 }
 
-/** Mean probability that a view gave to its choice in the face, background left out. */
-function meanCertainty({ probabilities, size, top, left, side, seen }, p, classes) {
+/** The choice of every parser in the face, pixel by pixel, as a view saw it: [class, probability]. */
+function choices({ probabilities, size, top, left, side, seen }, classes) {
   const end = (at, start) => Math.min(Math.max(round((at - start) * (size / side)), 0), size);
   const [y0, y1, x0, x1] = [end(seen[0], top), end(seen[1], top), end(seen[2], left), end(seen[3], left)];
-  let sum = 0, count = 0;
-  for (let y = y0; y < y1; y++) {
-    for (let x = x0; x < x1; x++) {
-      const [k, sure] = strongest(probabilities[p], size * size, y * size + x, classes);
-      if (k > 0) (sum += sure), count++;
-    }
+  return probabilities.map((probability) => {
+    const out = [];
+    for (let y = y0; y < y1; y++) for (let x = x0; x < x1; x++) out.push(strongest(probability, size * size, y * size + x, classes));
+    return out;
+  });
+}
+
+/** F1 of one list of choices against another: the mean over the classes of either, background left out. */
+function agree(a, b, classes) {
+  const [both, either] = [new Float64Array(classes), new Float64Array(classes)];
+  for (let i = 0; i < a.length; i++) {
+    either[a[i][0]]++, either[b[i][0]]++;
+    if (a[i][0] === b[i][0]) both[a[i][0]]++;
   }
-  return sum / count;
+  const parts = [...either.keys()].filter((k) => k && either[k]);
+  return parts.length ? parts.reduce((sum, k) => sum + (2 * both[k]) / either[k], 0) / parts.length : 0;
 }
 
 function strongest(probability, plane, i, classes) {
@@ -264,8 +275,11 @@ export function findDoubt(parsed, canvas, { height, width }) {
   }
   if (spread < 4) return "hardly any contrast: the map is a guess";
   if (!parsed[0].face) return "no face was found: the map is a guess";
-  const certainty = Math.min(...parsed.map((each) => each.certainty));
-  if (certainty < 0.75) return `low confidence (${certainty.toFixed(2)}): is the face frontal, sharp and well lit?`;
+  const [{ agreement, certainty }] = parsed;
+  if (agreement !== null && agreement < 0.55) {
+    return `the parsers disagree (${agreement.toFixed(2)}): is the face upright, uncovered, sharp and well lit?`;
+  }
+  if (agreement === null && certainty < 0.75) return `low confidence (${certainty.toFixed(2)}): is the face frontal, sharp and well lit?`;
   return "";
 }
 
