@@ -78,6 +78,8 @@ OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pr
 app = typer.Typer(help="Weakly supervised face parsing, step by step.", cls=_Group, **OPTIONS)
 data = typer.Typer(help="Fetch, check and merge data sets.", **OPTIONS)
 app.add_typer(data, name="data")
+weights = typer.Typer(help="The files of the full-size world.", **OPTIONS)
+app.add_typer(weights, name="weights")
 systems = typer.Typer(help="The nine systems that the paper compares.", **OPTIONS)
 app.add_typer(systems, name="systems")
 
@@ -204,6 +206,67 @@ def data_merge(
     )
     if faults:
         raise typer.Exit(1)
+
+
+WeightNames = Annotated[list[str], typer.Argument(help="Names (wsfp weights list).")]
+
+
+@weights.command("list")
+def weights_list() -> None:
+    """Say of each file that the paper profile needs where it is, and its source, size, licence and sum."""
+    from wsfp_helpers.tooling.weights import list_weights
+
+    typer.echo(list_weights())
+
+
+@weights.command("get")
+def weights_get(
+    names: WeightNames,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the licences, which are asked for else.")] = False,
+) -> None:
+    """Download weights below $WSFP_DATA, each file checked; a download that broke off goes on."""
+    from wsfp_helpers.tooling.weights import get, terms
+
+    for name in names:
+        typer.echo(terms(name))
+        if not (yes or _accepted()):
+            raise InputError(f"the licence of {name} was not accepted: nothing of it was downloaded; --yes accepts it")
+        typer.echo(get(name, typer.echo))
+
+
+def _accepted() -> bool:
+    try:
+        return typer.confirm("Do you accept it, and may this be downloaded?")
+    except typer.Abort:  # there is nobody to ask
+        return False
+
+
+@weights.command("verify")
+def weights_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Names (default: all that are there).")] = None,
+) -> None:
+    """Compare the sums of weights that are there, and read each as the stage does that needs it."""
+    from wsfp_helpers.tooling.weights import verify
+
+    good = True
+    for check in verify(names or ()):
+        typer.echo(check)
+        good &= check.ok
+    if not good:
+        raise typer.Exit(1)
+
+
+@weights.command("convert")
+def weights_convert(
+    path: Annotated[Path, typer.Argument(help="ilsvrc-cls_rna-a1_cls1000_ep-0001.params")],
+    out: Annotated[Path | None, typer.Option(help="The file to write (default: where the profile looks).")] = None,
+) -> None:
+    """Turn ResNet38's ImageNet weights, a file of MXNet that you have, into the safetensors that the parser reads."""
+    from wsfp_helpers.common.cache import data_dirs
+    from wsfp_helpers.profiles import RESNET38
+    from wsfp_helpers.tooling.resnet38 import convert_mxnet
+
+    typer.echo(convert_mxnet(path, out or data_dirs()[0] / RESNET38))
 
 
 @app.command()

@@ -29,6 +29,7 @@ FOLDERS = {"celebamask": "CelebAMask-HQ", "lapa": "LaPa", "helen": "Helen"}
 
 DEIT, FLIP = "weights/deit_small_patch16_224.safetensors", "weights/FLIP-base-16"
 CLIP, RESNET38 = "weights/CLIP-ViT-B-16-openai.safetensors", "weights/resnet38_a1.safetensors"
+GROUNDING_DINO, BERT = "weights/groundingdino_swint_ogc.pth", "weights/bert-base-uncased"
 """Weights of the full-size world below ``$WSFP_DATA``."""
 
 VLMS = {

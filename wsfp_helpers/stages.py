@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.accelerator import processes
-from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.common.cache import cache_dir, find
 from wsfp_helpers.common.checkpoints import fingerprint, load_strictly, read_weights, save_weights
 from wsfp_helpers.common.configs import check_range, key_of, read_config
 from wsfp_helpers.common.errors import InputError
@@ -57,7 +57,7 @@ from wsfp_helpers.parsing.deeplab import DeepLabConfig
 from wsfp_helpers.parsing.fit import remove_state
 from wsfp_helpers.parsing.light import LightParser, ParserConfig
 from wsfp_helpers.parsing.zoom import FaceParser
-from wsfp_helpers.profiles import Profile, profile
+from wsfp_helpers.profiles import BERT, GROUNDING_DINO, Profile, profile
 from wsfp_helpers.score.confusion import confusions
 from wsfp_helpers.systems.base import Parts, System
 from wsfp_helpers.systems.class_tokens import McTformerPlus
@@ -95,9 +95,12 @@ def run_ccd(
     Of several processes (``accelerate launch``) each detects its share; their number may change when the same call is
     made again after a kill.  ``shard=(i, n)`` does without accelerate: it only detects the i-th of n shares, and the
     call without it does what is missing and joins them.  Returns the report, or ``None`` where another process has it.
+    Grounding DINO is that of ``wsfp weights get``, unless ``weights`` or ``text_encoder`` name another.
     ``images=True`` also writes the authors' offline set: ``out/masked/ID.png`` and ``out/labels.csv`` with y-hat.
     """
     faces, boxes, state = config.faces(part).weak, Path(out) / "boxes.jsonl", processes()
+    if config.detector == "groundingdino" and weights is None:
+        weights, text_encoder = find(GROUNDING_DINO), text_encoder or find(BERT)
     detector = load_detector(config.detector, weights, text_encoder, device())
     if shard[1] > 1:
         detect_dataset(faces, detector, boxes, shard=shard)

@@ -44,9 +44,9 @@ def test_full_size_files_are_found_where_the_report_says(tmp_path, monkeypatch):
 
 
 def test_every_weight_of_the_paper_profile_is_looked_for():
-    places = {place for place, _ in doctor.FULL_SIZE_WEIGHTS.values()}
-    assert {profiles.DEIT, profiles.FLIP, profiles.RESNET38} <= places
-    assert "convert_resnet38" in find("ResNet38").todo
+    places = {weights.place for weights in doctor.WEIGHTS.values()}
+    assert {profiles.DEIT, profiles.FLIP, profiles.RESNET38, profiles.GROUNDING_DINO, profiles.BERT} <= places
+    assert "wsfp weights get resnet38" in find("ResNet38").todo
 
 
 def test_a_truncated_and_a_missing_shipped_file_are_gaps(tmp_path, monkeypatch):

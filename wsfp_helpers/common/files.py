@@ -281,7 +281,8 @@ def _unreadable(path: Path, what: str, error: Exception) -> InputError:
 
 def sha256_of(path: str | Path) -> str:
     """SHA-256 of the content of a file, in hexadecimal digits."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_array(path: str | Path, array: np.ndarray) -> None:

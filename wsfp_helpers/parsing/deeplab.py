@@ -1,6 +1,6 @@
 """DeepLab-V1 with ResNet38, the paper's parser, and lighter networks from torchvision (docs/design.md, 5).
 
-The backbone starts from a public ImageNet file, which ``scripts/convert_resnet38.py`` turns into safetensors.  The
+The backbone starts from a public ImageNet file, which ``wsfp weights convert`` turns into safetensors.  The
 networks here need a GPU; :mod:`wsfp_helpers.parsing.light` has the parser of the embedded profile.
 """
 
@@ -153,7 +153,7 @@ def build_network(
         raise InputError(f"unknown segmentation network {name!r}: expected one of {', '.join(NETWORKS)}")
     network = DeepLab(classes)
     if weights is not None:
-        advice = "give the backbone that scripts/convert_resnet38.py wrote"
+        advice = "give the backbone that `wsfp weights convert` wrote"
         load_strictly(network.backbone, read_weights(weights, "weights of ResNet38", advice), weights, advice)
     return network
 

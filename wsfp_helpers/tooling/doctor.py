@@ -22,7 +22,8 @@ from wsfp_helpers.common.machine import cpu_count, machine, revision, version
 from wsfp_helpers.data.frl import find_frl_london
 from wsfp_helpers.data.synthfaces import PACK
 from wsfp_helpers.detect.boxes import SHIPPED_BOXES, read_boxes
-from wsfp_helpers.profiles import CLIP, DEIT, FLIP, FOLDERS, RESNET38
+from wsfp_helpers.profiles import FOLDERS
+from wsfp_helpers.tooling.weights import WEIGHTS
 
 OPTIONAL = {
     "transformers": ("Grounding DINO and FLIP", "detector"),
@@ -53,15 +54,6 @@ SHIPPED_WEIGHTS = {
     "parser, supervised": ("parser_supervised.safetensors", "scripts/train_parsers.py"),
 }
 """Weights that come with the package: name, file in assets/, and the script that makes it again."""
-
-FULL_SIZE_WEIGHTS = {
-    "DeiT-S": (DEIT, "timm's deit_small_patch16_224.fb_in1k (model.safetensors)"),
-    "FLIP-B/16": (FLIP, "the Hugging Face folder FLIP-dataset/FLIP-base-16"),
-    "CLIP-B/16": (CLIP, "OpenAI's ViT-B/16 in open_clip's format, for wsfp ablate vlm"),
-    "ResNet38": (RESNET38, "scripts/convert_resnet38.py (docs/data.md)"),
-    "Grounding DINO": ("weights/groundingdino_swint_ogc.pth", "the release file of IDEA-Research/GroundingDINO"),
-}
-"""Weights of the full-size world: name, file or folder below $WSFP_DATA, and where it comes from."""
 
 GOOD, GAP, OPTION = "ok", "gap", "optional"
 
@@ -175,8 +167,8 @@ def _data() -> Iterable[Finding]:
 def _weights() -> Iterable[Finding]:
     for name, (file, script) in SHIPPED_WEIGHTS.items():
         yield _shipped("weights", name, ASSETS / file, script)
-    for name, (file, source) in FULL_SIZE_WEIGHTS.items():
-        yield _full_size("weights", name, file, f"it comes from {source}")
+    for name, weights in WEIGHTS.items():
+        yield _full_size("weights", weights.title, weights.place, f"wsfp weights get {name} ({weights.megabytes} MB)")
 
 
 def _shipped(section: str, name: str, path: Path, script: str = "") -> Finding:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.convert_resnet38 import convert_mxnet, mxnet_name, read_mxnet
 from tests.fixtures import TinyResNet38
 from wsfp_helpers.common.checkpoints import load_strictly, read_weights
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.nets.resnet38 import ResNet38
 from wsfp_helpers.profiles import profile
+from wsfp_helpers.tooling.resnet38 import convert_mxnet, mxnet_name, read_mxnet
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_the_converter_checks_the_sum_and_fills_every_weight(tmp_path):
 def test_the_papers_parser_starts_from_the_converted_backbone(tmp_path, monkeypatch):
     monkeypatch.setenv("WSFP_DATA", str(tmp_path))
     monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "cache"))
-    for user in ("scripts.convert_resnet38", "wsfp_helpers.parsing.deeplab"):
+    for user in ("wsfp_helpers.tooling.resnet38", "wsfp_helpers.parsing.deeplab"):
         monkeypatch.setattr(f"{user}.ResNet38", TinyResNet38)
     config = profile("paper").parser
     with pytest.raises(InputError, match=r"resnet38_a1\.safetensors below \$WSFP_DATA"):

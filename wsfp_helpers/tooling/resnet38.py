@@ -1,23 +1,17 @@
-"""Turn the public ImageNet weights of ResNet38, a file in MXNet's format, into safetensors, without MXNet.
+"""`wsfp weights convert`: the public ImageNet weights of ResNet38, a file of MXNet, as safetensors, without MXNet."""
 
-usage: python scripts/convert_resnet38.py ilsvrc-cls_rna-a1_cls1000_ep-0001.params resnet38_a1.safetensors
-
-Put the result below $WSFP_DATA/weights (docs/data.md says where the file comes from).
-"""
-
-import argparse
-import hashlib
 import re
 import struct
 from pathlib import Path
 
 import numpy as np
+import pooch
 import torch
 from torch import nn
 
 from wsfp_helpers.common.checkpoints import save_halved
-from wsfp_helpers.common.errors import InputError, exit_on_bad_input
-from wsfp_helpers.common.files import existing
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import existing_file, sha256_of
 from wsfp_helpers.nets.resnet38 import ResNet38
 
 MXNET_FILE = "ilsvrc-cls_rna-a1_cls1000_ep-0001.params"
@@ -33,7 +27,7 @@ def read_mxnet(path: str | Path) -> dict[str, np.ndarray]:
     Names have the prefix ``arg:`` or ``aux:``.  Raises :class:`InputError` when the file is truncated or of another
     format.
     """
-    data, place = memoryview(existing(path, "MXNet file").read_bytes()), 0
+    data, place = memoryview(existing_file(path, "MXNet file").read_bytes()), 0
 
     def take(layout: str) -> tuple:
         nonlocal place
@@ -98,27 +92,20 @@ def convert_mxnet(
 ) -> Path:
     """Turn the public ImageNet file (:data:`MXNET_FILE`) into safetensors for ``DeepLabConfig``; returns ``out``.
 
-    Raises :class:`InputError` when the checksum, a name or a shape differs.
+    The header names the source with its MD5, which is published, and its SHA-256.  Raises :class:`InputError` when the
+    MD5, a name or a shape differs.
     """
-    found = hashlib.md5(existing(path, "MXNet file").read_bytes(), usedforsecurity=False).hexdigest()
+    found = pooch.file_hash(str(existing_file(path, "MXNet file")), alg="md5")
     if md5 is not None and found != md5:
         raise InputError(f"{path} has the md5 {found}, expected {md5} of {MXNET_FILE}: download it again")
     backbone = backbone or ResNet38()
     state = {key: value for key, value in backbone.state_dict().items() if not key.endswith("num_batches_tracked")}
-    arrays = {mxnet_name(name): array for name, array in read_mxnet(path).items()}
-    arrays.pop(None, None)
+    arrays = {key: array for name, array in read_mxnet(path).items() if (key := mxnet_name(name)) is not None}
     for key in sorted(state.keys() | arrays.keys()):
         here, there = (tuple(side[key].shape) if key in side else "nothing" for side in (state, arrays))
         if here != there:
             raise InputError(f"{path} has {there} for {key}, expected {here}: is it {MXNET_FILE}?")
     backbone.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in arrays.items()}, strict=False)
-    save_halved(out, backbone, {"network": type(backbone).__name__, "source": MXNET_FILE, "md5": found})
+    facts = {"network": type(backbone).__name__, "source": MXNET_FILE, "md5": found, "sha256": sha256_of(path)}
+    save_halved(out, backbone, facts)
     return Path(out)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path)
-    parser.add_argument("out", type=Path)
-    with exit_on_bad_input():
-        print(convert_mxnet(**vars(parser.parse_args())))
