@@ -157,6 +157,48 @@ def doctor(json: Json = None) -> None:
 
 
 @app.command()
+def smoke(
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for all that is made; the same command goes on.")],
+    profile: Annotated[str, typer.Option("--profile", help="paper: the others run in minutes as they are.")] = "paper",
+    pictures: Annotated[int, typer.Option(min=3, max=10_000, help="Pictures in all.")] = 20,
+    settings: Settings = None,
+) -> None:
+    """Run every stage of the paper profile on a few pictures, to see in minutes whether all fits.
+
+    Data and weights that are not there are replaced by rendered faces and random weights of the true shape.
+    """
+    from wsfp_helpers.tooling.smoke import smoke as run_smoke
+
+    _only_paper(profile)
+    run_smoke(out, pictures, settings or (), _say)
+
+
+@app.command()
+def plan(
+    profile: Annotated[str, typer.Option("--profile", help="paper: the others run in minutes as they are.")] = "paper",
+    out: Annotated[Path, typer.Option(file_okay=False, help="Where the runs are to be.")] = Path(),
+    work: Work = None,
+    settings: Settings = None,
+) -> None:
+    """Time a few real steps of every stage here, and say hours, GPU memory and disk of the whole run.
+
+    Data and weights that are not there are replaced, as in wsfp smoke.
+    """
+    from wsfp_helpers.tooling.plan import make_plan
+
+    _only_paper(profile)
+    made = make_plan(_profile(profile, settings), out, work)
+    typer.echo(made)
+    if made.problems:
+        raise typer.Exit(1)
+
+
+def _only_paper(profile: str) -> None:
+    if profile != "paper":
+        raise InputError(f"--profile is {profile!r}: expected paper, the others run in minutes as they are")
+
+
+@app.command()
 def profile(
     name: Annotated[str, typer.Argument(help="embedded, frl or paper.")] = "embedded", settings: Settings = None
 ) -> None:
@@ -532,12 +574,12 @@ def systems_tune(
     boxes: Boxes = "shipped",
     work: Work = None,
     results: Results = Path("results"),
+    settings: Settings = None,
 ) -> None:
     """Score the settings that each system may choose from on val, with seed 0."""
-    from wsfp_helpers.profiles import profile as named
     from wsfp_helpers.tooling.tables import tune
 
-    typer.echo(_page(tune(_systems(names), named(profile), boxes, work, results)))
+    typer.echo(_page(tune(_systems(names), _profile(profile, settings), boxes, work, results)))
 
 
 @systems.command("train")
@@ -547,13 +589,13 @@ def systems_train(
     seed: Seed = 0,
     boxes: Boxes = "shipped",
     work: Work = None,
+    settings: Settings = None,
 ) -> None:
     """Train one system and label its training set; prints the folder of the label maps, for wsfp parser --labels."""
     from wsfp_helpers.common.cache import cache_dir
-    from wsfp_helpers.profiles import profile as named
     from wsfp_helpers.stages import label_faces, run_system
 
-    (known,), config = _systems([name]), named(profile)
+    (known,), config = _systems([name]), _profile(profile, settings)
     system, run = run_system(known, config, work or cache_dir(), boxes, seed=seed)
     typer.echo(label_faces(system, config.faces("train").weak, run))
 
@@ -566,12 +608,12 @@ def systems_run(
     boxes: Boxes = "shipped",
     work: Work = None,
     results: Results = Path("results"),
+    settings: Settings = None,
 ) -> None:
     """Make Tables 1 and 2: pseudo masks of each system, and parsers trained on them, beside full supervision."""
-    from wsfp_helpers.profiles import profile as named
     from wsfp_helpers.tooling.tables import compare
 
-    typer.echo(_page(compare(_systems(names), named(profile), boxes, _seeds(seeds), work, results)))
+    typer.echo(_page(compare(_systems(names), _profile(profile, settings), boxes, _seeds(seeds), work, results)))
 
 
 @systems.command("cost")

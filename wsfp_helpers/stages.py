@@ -35,6 +35,7 @@ from wsfp_helpers.common.pictures import write_index_png
 from wsfp_helpers.common.runs import CONFIG, start_run
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.weak import WeakFaces
+from wsfp_helpers.detect.base import Detector
 from wsfp_helpers.detect.boxes import (
     Boxes,
     check_complete,
@@ -95,13 +96,11 @@ def run_ccd(
     Of several processes (``accelerate launch``) each detects its share; their number may change when the same call is
     made again after a kill.  ``shard=(i, n)`` does without accelerate: it only detects the i-th of n shares, and the
     call without it does what is missing and joins them.  Returns the report, or ``None`` where another process has it.
-    Grounding DINO is that of ``wsfp weights get``, unless ``weights`` or ``text_encoder`` name another.
+    ``weights`` and ``text_encoder`` are as of :func:`find_detector`.
     ``images=True`` also writes the authors' offline set: ``out/masked/ID.png`` and ``out/labels.csv`` with y-hat.
     """
     faces, boxes, state = config.faces(part).weak, Path(out) / "boxes.jsonl", processes()
-    if config.detector == "groundingdino" and weights is None:
-        weights, text_encoder = find(GROUNDING_DINO), text_encoder or find(BERT)
-    detector = load_detector(config.detector, weights, text_encoder, device())
+    detector = find_detector(config, weights, text_encoder)
     if shard[1] > 1:
         detect_dataset(faces, detector, boxes, shard=shard)
         return None
@@ -122,6 +121,15 @@ def run_ccd(
     if images:
         _write_masked(ccd.mask_faces(faces, records, masking, seed), Path(out))
     return report
+
+
+def find_detector(
+    config: Profile, weights: str | Path | None = None, text_encoder: str | Path | None = None
+) -> Detector:
+    """The detector of a profile; Grounding DINO is that of ``wsfp weights get``, unless ``weights`` name another."""
+    if config.detector == "groundingdino" and weights is None:
+        weights, text_encoder = find(GROUNDING_DINO), text_encoder or find(BERT)
+    return load_detector(config.detector, weights, text_encoder, device())
 
 
 def _write_masked(masked: WeakFaces, out: Path) -> None:

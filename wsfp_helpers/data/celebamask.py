@@ -39,13 +39,13 @@ _Reader = Callable[[Path, str], np.ndarray]
 
 
 def celebamask(
-    root: str | Path, split: str = "train", subset: int | None = None, counts: Mapping[str, int] = COUNTS
+    root: str | Path, split: str = "train", subset: int | None = None, counts: Mapping[str, int] | None = COUNTS
 ) -> Faces:
     """CelebAMask-HQ: one split, pictures as they are (1024 x 1024), label maps 512 x 512.
 
     A class has label 1 when its part file is there and not empty; the table is computed once and cached.  ``subset``
     takes that many images, evenly spread (:func:`uniform_subset`; the paper evaluates pseudo masks on 3,820).  Raises
-    :class:`InputError` when files are missing, or the three splits do not have ``counts`` images.
+    :class:`InputError` when files are missing, or the three splits do not have ``counts`` images (``None``: no check).
     """
     root = Path(root)
     if split not in SPLITS:
