@@ -529,4 +529,28 @@ def _celebamask(name: str, content: bytes | None) -> None:
         write(f"c/{name}", content)
 
 
-CASES = [case for cases in (photographs, parsers, runs, maps, boxes, options, label_maps, imported) for case in cases()]
+def full_size() -> Iterator[Case]:
+    """``wsfp weights``, ``wsfp smoke`` and ``wsfp plan``."""
+    case = partial(Case, "the full-size world")
+    for verb in ("get", "verify"):
+        for name in ("resnet50", "''", "DEIT", "../deit"):
+            yield case(f"weights {verb} {name}", f"weights {verb} {name}")
+    yield case("a licence that nobody accepts", "weights get deit")
+    contents = {"empty": b"", "a text": b"text", "cut": b"\x12\x01" + bytes(20)}
+    for what, content in contents.items():
+        yield case(f"an MXNet file that is {what}", "weights convert a.params", partial(write, "a.params", content))
+    yield case("an MXNet file that is not there", "weights convert a.params")
+    yield case("an MXNet file that is a folder", "weights convert a.params", lambda: os.mkdir("a.params"))
+    for command in ("smoke --out out", "plan"):
+        yield case(f"{command.split()[0]} of another profile", f"{command} --profile embedded")
+        yield case(f"{command.split()[0]} with an unknown setting", f"{command} --set train.batchsize=3")
+    for pictures in ("2", "-1", "x", "1000000"):
+        yield case(f"smoke --pictures {pictures}", f"smoke --out out --pictures {pictures}")
+    yield case("smoke --out is a file", "smoke --out a", partial(write, "a", "text"))
+
+
+CASES = [
+    case
+    for cases in (photographs, parsers, runs, maps, boxes, options, label_maps, imported, full_size)
+    for case in cases()
+]
