@@ -1,6 +1,7 @@
 """Time the fast procedures beside the literal ones, in one process, on the same numbers and threads.
 
 usage: python -m tools.bench [--results FOLDER]                  three rows, under two minutes on two cores
+       python -m tools.bench --paper N [--set KEY=VALUE ...]     a training step of the paper profile on N pictures
        python -m tools.bench --pairs 30000 [--results FOLDER]    evaluate so many label pairs, and watch memory
        python -m tools.bench --evaluate [--results FOLDER]       wsfp evaluate beside a plain loop, idle and busy
        python -m tools.bench --parse [--results FOLDER]          wsfp parse beside a plain loop; needs FRL London
@@ -16,34 +17,40 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from unittest.mock import patch
 
 import numpy as np
+import open_clip
 import psutil
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from tools.reference import counts_by_class, fcam_by_views, tcd_by_pairs
+from wsfp_helpers.common.configs import change
 from wsfp_helpers.common.errors import InputError, exit_on_bad_input
-from wsfp_helpers.common.machine import cpu_count
+from wsfp_helpers.common.machine import cpu_count, device
 from wsfp_helpers.common.pictures import read_image, read_label_map, resize_label_map, to_tensor, write_index_png
 from wsfp_helpers.data.frl import find_frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import CELEBAMASK, IGNORE, PROMPTS
 from wsfp_helpers.method.fcam import extract
 from wsfp_helpers.method.tcd import Objective, TcdConfig
-from wsfp_helpers.method.vit import Projector, vit_inputs
+from wsfp_helpers.method.train import train
+from wsfp_helpers.method.vit import MultiClassTokenViT, Projector, vit_inputs
+from wsfp_helpers.nets.clip import FLIP_ARCHITECTURE
 from wsfp_helpers.nets.trunk import load_trunk
-from wsfp_helpers.nets.vlm import embedded_model, mini_flip
+from wsfp_helpers.nets.vlm import VisionLanguageModel, embedded_model, mini_flip
 from wsfp_helpers.palette import PALETTE, paint
 from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.parsing.photographs import parse_photographs
@@ -107,12 +114,12 @@ def compare(
     """Run both sides in turns ``repeats`` times, fewer (but at least 3) when that takes more than ``seconds``."""
     result, megabytes = _with_memory(fast)
     reference_result, reference_megabytes = _with_memory(reference)
-    times, reference_times, start = [], [], time.perf_counter()
-    while len(times) < min(3, repeats) or (len(times) < repeats and time.perf_counter() - start < seconds):
+    times, reference_times, start = [], [], perf_counter()
+    while len(times) < min(3, repeats) or (len(times) < repeats and perf_counter() - start < seconds):
         for side, record in ((fast, times), (reference, reference_times)):
-            begin = time.perf_counter()
+            begin = perf_counter()
             side()
-            record.append(time.perf_counter() - begin)
+            record.append(perf_counter() - begin)
     worst = difference(result, reference_result)
     return Comparison(name, median(times), median(reference_times), worst, megabytes, reference_megabytes)
 
@@ -140,20 +147,33 @@ def _with_memory(call: Callable[[], object]) -> tuple[object, float]:
 
 
 def tcd_step(batch: int = 4, repeats: int = 8) -> Comparison:
-    """Forward and backward of Eq. 3-16 on rendered faces, embedded profile, against loops over b, k and l.
+    """Eq. 3-16 of the embedded profile; see :func:`compare_tcd`."""
+    vit, plain = profile("embedded").model.build(), embedded_model("mini_flip", folded=False)
+    return compare_tcd("tcd_step", vit, mini_flip(), plain, batch, repeats)
+
+
+def compare_tcd(
+    name: str,
+    vit: MultiClassTokenViT,
+    vlm: VisionLanguageModel,
+    plain_vlm: VisionLanguageModel,
+    batch: int,
+    repeats: int,
+) -> Comparison:
+    """Forward and backward of Eq. 3-16 on rendered faces, against loops over b, k and l.
 
     A step starts at the ViT's class tokens and patch map, which are the same on both sides, and ends at their gradients
-    and the projector's.  The literal side runs the image-text model as open_clip builds it.  The difference is that of
-    all loss terms and gradients.
+    and the projector's.  The literal side runs the image-text model ``plain_vlm``, as open_clip builds it.  The
+    difference is that of all loss terms and gradients.
     """
-    tcd = TcdConfig()
-    faces, vit = synthfaces("celeb/train").subset(range(batch)).weak, profile("embedded").model.build().eval()
-    vlm, plain_vlm = mini_flip(), embedded_model("mini_flip", folded=False)
-    objective, projector = Objective(tcd, vlm, base=False), Projector(out=vlm.text(PROMPTS).shape[-1])
-    pictures, labels = [faces.image(i) for i in range(batch)], torch.from_numpy(faces.labels).float()
-    shown = F.interpolate(to_tensor(pictures), (vlm.size, vlm.size))
+    tcd, where = TcdConfig(), device()
+    faces, vit = synthfaces("celeb/train").subset(range(batch)).weak, vit.to(where).eval()
+    vlm.to(where), plain_vlm.to(where)
+    objective, projector = Objective(tcd, vlm, base=False), Projector(out=vlm.text(PROMPTS).shape[-1]).to(where)
+    pictures, labels = [faces.image(i) for i in range(batch)], torch.from_numpy(faces.labels).float().to(where)
+    shown = F.interpolate(to_tensor(pictures), (vlm.size, vlm.size)).to(where)
     with torch.no_grad():
-        output = vit(vit_inputs(vit, pictures))
+        output = vit(vit_inputs(vit, pictures).to(where))
     output.class_tokens.requires_grad_()
     output.patch_map.requires_grad_()
     leaves = {"class_tokens": output.class_tokens, "patch_map": output.patch_map, **dict(projector.named_parameters())}
@@ -166,7 +186,7 @@ def tcd_step(batch: int = 4, repeats: int = 8) -> Comparison:
         return finished(objective(output, projector(output.class_tokens[-1]), shown, labels)[1])
 
     def encode_text(prompt: str) -> Tensor:
-        return plain_vlm.clip.encode_text(plain_vlm.tokenize([prompt]))[0]
+        return plain_vlm.clip.encode_text(plain_vlm.tokenize([prompt]).to(where))[0]
 
     def literal() -> dict[str, Tensor]:
         v_cls = torch.stack([torch.stack([projector(token) for token in tokens]) for tokens in output.class_tokens[-1]])
@@ -186,7 +206,64 @@ def tcd_step(batch: int = 4, repeats: int = 8) -> Comparison:
     def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
         return max(float((a[name] - value).abs().max()) for name, value in b.items())
 
-    return compare("tcd_step", fast, literal, difference, seconds=30, repeats=repeats)
+    return compare(name, fast, literal, difference, seconds=30, repeats=repeats)
+
+
+def random_flip() -> VisionLanguageModel:
+    """FLIP-B/16 with random weights."""
+    torch.manual_seed(0)
+    config = open_clip.get_model_config(FLIP_ARCHITECTURE)
+    tokenizer, size = open_clip.SimpleTokenizer(), config["vision_cfg"]["image_size"]
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return VisionLanguageModel("FLIP, random", open_clip.CLIP(**config), tokenizer, size, mean, std)
+
+
+def paper_step(batch: int, settings: Sequence[str] = (), say: Callable[[str], None] = print) -> list[dict]:
+    """Time training steps of the paper profile on ``batch`` rendered faces, with random weights; rows of results.
+
+    Images a second include reading the pictures.  The work in matrices is what torch counts in one step, renders that
+    are encoded twice included, and its share is of what products of large matrices of the step's precision reach here.
+    Then the losses of TCD alone, for one picture, beside the literal equations.
+    """
+    config = change(profile("paper"), [f"train.batch_size={batch}", "train.epochs=1", *settings])
+    steps, faces, vlm = 5 if torch.cuda.is_available() else 2, synthfaces("celeb/train").weak, random_flip()
+    times: list[float] = []
+
+    def run(count: int) -> None:
+        pictures = faces.subset(range(count * batch))
+        torch.manual_seed(0)
+        train(config.model.empty(), pictures, config.train, vlm=vlm, on_step=lambda *_: times.append(perf_counter()))
+
+    with FlopCounterMode(display=False) as counter:
+        run(1)
+    times.clear()
+    _, megabytes = _with_memory(partial(run, steps + 1))
+    if torch.cuda.is_available():
+        megabytes = torch.cuda.max_memory_allocated() / 2**20
+    seconds = (times[-1] - times[0]) / steps
+    share = counter.get_total_flops() / seconds / matrix_peak(config.train.precision)
+    say(f"{batch / seconds:.2f} images a second, {megabytes:,.0f} MB at most, {100 * share:.0f} % of the matrix peak")
+    literal = compare_tcd("paper_tcd", config.model.empty(), vlm, random_flip(), 1, 1)
+    say(literal.line())
+    name = f"paper step, batch {batch}"
+    return [
+        row(name, "images_per_second", "1/s", [batch / seconds]),
+        row(name, "memory", "MB", [megabytes]),
+        row(name, "share_of_matrix_peak", "percent", [100 * share]),
+        *literal.rows(),
+    ]
+
+
+def matrix_peak(precision: str, repeats: int = 5) -> float:
+    """Operations a second in products of large matrices, at accelerate's ``precision``: the fastest of some."""
+    where, kind = device(), {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    side, times = 8192 if torch.cuda.is_available() else 1024, []
+    a, b = (torch.randn(side, side, device=where, dtype=kind) for _ in range(2))
+    for _ in range(repeats):
+        start = perf_counter()
+        (a @ b)[0, 0].item()
+        times.append(perf_counter() - start)
+    return 2 * side**3 / min(times)
 
 
 def fcam_extraction(images: int = 3, repeats: int = 8) -> Comparison:
@@ -225,9 +302,9 @@ def fcam_extraction(images: int = 3, repeats: int = 8) -> Comparison:
         return max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True))
 
     with TemporaryDirectory() as folder, patch.dict(os.environ, WSFP_CACHE=folder):
-        begin = time.perf_counter()
+        begin = perf_counter()
         fast()
-        first = time.perf_counter() - begin
+        first = perf_counter() - begin
         comparison = compare("fcam_extraction", fast, literal, difference, seconds=30, repeats=repeats)
     return replace(comparison, first_seconds=first)
 
@@ -268,17 +345,17 @@ def stream(pairs: int = 30_000, size: tuple[int, int] = (512, 512), say: Callabl
     """
     if pairs < 1:
         raise InputError(f"expected at least 1 label pair, got {pairs}")
-    process, marks, start = psutil.Process(), [], time.perf_counter()
+    process, marks, start = psutil.Process(), [], perf_counter()
 
     def watched() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for done, pair in enumerate(label_pairs(pairs, size), 1):
             yield pair
             if done % max(1, pairs // 10) == 0:
                 marks.append(process.memory_info().rss / 2**20)
-                say(f"{done:>8,} pairs {time.perf_counter() - start:8.1f} s {marks[-1]:8.1f} MB")
+                say(f"{done:>8,} pairs {perf_counter() - start:8.1f} s {marks[-1]:8.1f} MB")
 
     scores = evaluate_pairs(watched())
-    seconds, growth = time.perf_counter() - start, marks[-1] - marks[0]
+    seconds, growth = perf_counter() - start, marks[-1] - marks[0]
     say(f"mean F1 {scores.mean_f1:.2f} over {scores.images:,} pairs of {size[0]} x {size[1]}")
     say(f"memory grew by {growth:.1f} MB")
     name = f"{pairs} label pairs"
@@ -404,9 +481,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, help="evaluate so many label pairs instead")
     parser.add_argument("--evaluate", action="store_true", help="time wsfp evaluate beside a plain loop instead")
     parser.add_argument("--parse", action="store_true", help="time wsfp parse beside a plain loop instead")
+    parser.add_argument("--paper", type=int, metavar="N", help="time training steps of the paper profile on N pictures")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another value for a setting of it")
     parser.add_argument("--results", type=Path, help="also write a results file and its page to this folder")
     chosen = parser.parse_args(arguments)
-    if chosen.evaluate or chosen.parse:
+    if chosen.paper is not None:
+        settings = chosen.set or []
+        rows, name = paper_step(chosen.paper, settings), "paper_step"
+        command = " ".join([f"python -m tools.bench --paper {chosen.paper}", *(f"--set {each}" for each in settings)])
+    elif chosen.evaluate or chosen.parse:
         name = "evaluate" if chosen.evaluate else "parse"
         comparisons = evaluation() if chosen.evaluate else parsing()
         print(*(one.line() for one in comparisons), sep="\n")

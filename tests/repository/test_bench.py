@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.fixtures import tiny_vlm
 from tools import bench
 from tools.bench import Comparison, compare
 from wsfp_helpers.common.errors import InputError
@@ -134,3 +135,34 @@ def test_synthetic_pairs_are_label_maps_of_19_classes(size):
         assert prediction.shape == truth.shape == size and prediction.dtype == truth.dtype == np.uint8
         assert prediction.max() < 19 and set(np.unique(truth)) <= {*range(19), 255}
     assert 0.7 < (pairs[0][0] == pairs[0][1]).mean() < 0.9
+
+
+SMALL = ["model.size=64", "model.blocks=1", "train.workers=0", "train.precision=no"]
+
+
+def test_a_paper_step_says_speed_memory_and_its_share_of_the_matrix_peak(monkeypatch):
+    monkeypatch.setattr(bench, "random_flip", tiny_vlm)
+    peaks, said = [], []
+    monkeypatch.setattr(bench, "matrix_peak", lambda precision: peaks.append(precision) or 1e9)
+    rows = bench.paper_step(2, SMALL, said.append)
+    found = {each["metric"]: each["seeds"][0] for each in rows if each["name"] == "paper step, batch 2"}
+    assert found.keys() == {"images_per_second", "memory", "share_of_matrix_peak"} and peaks == ["no"]
+    worst = next(each["seeds"][0] for each in rows if each["metric"] == "max_abs_diff")
+    assert worst < 1e-5 and "images a second" in said[0] and "paper_tcd" in said[1]
+    # One block of width d on t = 16 + 18 tokens: 12 d^2 + 2 t d multiply-adds a token, three times with backward.
+    block = 3 * 2 * 34 * (12 * 384**2 + 2 * 34 * 384)
+    share = 100 * block * found["images_per_second"] / 1e9
+    assert share < found["share_of_matrix_peak"] < 3 * share
+
+
+def test_the_matrix_peak_is_that_of_products_of_the_precision():
+    assert 1e8 < bench.matrix_peak("no", 1) < 1e15
+
+
+def test_the_paper_step_is_a_command_that_keeps_its_settings(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench, "paper_step", lambda *given: asked.append(given) or [])
+    bench.main(["--paper", "36", "--set", "train.precision=no", "--results", str(tmp_path)])
+    assert asked == [(36, ["train.precision=no"])]
+    content = json.loads((tmp_path / "paper_step.json").read_text())
+    assert content["command"] == "python -m tools.bench --paper 36 --set train.precision=no"
