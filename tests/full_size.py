@@ -1,5 +1,6 @@
 """A miniature of the full-size world: each data set and each weight file in its true form, small."""
 
+import shutil
 import threading
 from dataclasses import replace
 from functools import partial
@@ -10,9 +11,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from tests.fixtures import CELEBA_COUNTS, make_celebamask, make_helen, make_lapa
+from tests.fixtures import make_celebamask, make_helen, make_lapa, picture, save
 from tests.test_stages import FakeDetector
 from tests.tooling.test_resnet38 import mxnet_bytes
 from wsfp_helpers import stages
@@ -55,10 +57,11 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("wsfp_helpers.nets.clip._local_config", lambda name: config)
     for user in ("wsfp_helpers.tooling.resnet38", "wsfp_helpers.parsing.deeplab"):
         patch.setattr(f"{user}.ResNet38", SmallResNet38)
-    for module, counts in ((celebamask, CELEBA_COUNTS), (lapa, None), (helen, None)):
-        patch.setattr(module, "COUNTS", counts or {"train": 2, "val": 1, "test": 1})
+    counts = {"train": 2, "val": 2, "test": 2}
+    for module in (celebamask, lapa, helen):
+        patch.setattr(module, "COUNTS", counts)
     for function in (celebamask.celebamask, celebamask.merge, celebamask.split_ids):
-        defaults = [CELEBA_COUNTS if isinstance(each, dict) else each for each in function.__defaults__]
+        defaults = [counts if isinstance(each, dict) else each for each in function.__defaults__]
         patch.setattr(function, "__defaults__", tuple(defaults))
     patch.setattr(stages, "load_detector", _fake_detector)
 
@@ -92,10 +95,23 @@ def serve(folder: Path) -> ThreadingHTTPServer:
 
 
 def make_data(root: Path) -> None:
-    """The three data sets that the user brings."""
-    make_celebamask(root / "CelebAMask-HQ")
-    make_lapa(root / "LaPa")
-    make_helen(root / "Helen")
+    """The three data sets that the user brings, with two pictures to test on, which intervals need."""
+    faces = make_celebamask(root / "CelebAMask-HQ")
+    with (faces / celebamask.MAPPING).open("a") as mapping, (faces / celebamask.PARTITION).open("a") as partition:
+        for key, like, code in ((3, 1, 1), (4, 2, 2)):
+            save(picture(key, 1024, 1024), faces / celebamask.IMAGES / f"{key}.jpg")
+            for mask in (faces / celebamask.PART_MASKS / "0").glob(f"0000{like}_*.png"):
+                shutil.copy(mask, mask.with_name(f"0000{key}{mask.name[5:]}"))
+            mapping.write(f"{key} {key} 19000{key}.jpg\n")
+            partition.write(f"19000{key}.jpg {code}\n")
+    lapa_test, helen_root = make_lapa(root / "LaPa") / "test", make_helen(root / "Helen")
+    save(picture(7, 80, 60), lapa_test / "images" / "10.jpg")
+    shutil.copy(lapa_test / "labels" / "9.png", lapa_test / "labels" / "10.png")
+    save(picture(8, 96, 72), helen_root / "images" / "14_1.jpg")
+    for mask in (helen_root / "labels" / "13_1").glob("*.png"):
+        save(Image.open(mask), helen_root / "labels" / "14_1" / mask.name.replace("13_1", "14_1"))
+    with (helen_root / "testing.txt").open("a") as names:
+        names.write("2 , 14_1\n")
 
 
 def make_hub(root: Path) -> None:

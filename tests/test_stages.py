@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fixtures import CELEBA_COUNTS, make_celebamask
+from fixtures import CELEBA_COUNTS, make_celebamask, make_lapa
 
 from wsfp_helpers import stages
 from wsfp_helpers.common.checkpoints import save_weights
@@ -17,10 +17,12 @@ from wsfp_helpers.common.pictures import read_label_map, write_index_png
 from wsfp_helpers.common.runs import read_metrics
 from wsfp_helpers.data.celebamask import celebamask, merge
 from wsfp_helpers.data.faces import Faces
+from wsfp_helpers.data.lapa import lapa
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import PHRASES, Detection
 from wsfp_helpers.detect.boxes import BoxRecord, read_boxes
+from wsfp_helpers.labels import to_lapa, to_lapa_table
 from wsfp_helpers.method.ccd import CCDConfig
 from wsfp_helpers.method.fcam import FcamConfig
 from wsfp_helpers.method.pseudo import pseudo_label, write_pseudo_labels
@@ -403,9 +405,23 @@ def test_the_paper_profile_goes_from_pseudo_labels_to_scores_of_its_test_set(ful
     assert len(read_metrics(path.parent)) == 2
     pred = predict_set(paper.faces("test").weak, tmp_path / "pred", path)
     assert read_label_map(pred / "2.png", 19).shape == (1024, 1024)
+    (found,) = stages.predict_faces(load_parser(path), paper.faces("test").weak)
+    assert np.array_equal(found, read_label_map(pred / "2.png", 19))
     assert evaluate_folders(pred, tmp_path / "maps" / "test").images == 1
     report = parse_photographs(root / "CelebA-HQ-img" / "1.jpg", tmp_path / "parsed", path)
     assert [p.name for p in report.written] == ["1.png"] and not report.failed
+
+
+def test_a_parser_is_scored_in_the_classes_of_another_set(tmp_path, monkeypatch):
+    faces = lapa(make_lapa(tmp_path), "train")
+    rng = np.random.default_rng(0)
+    found = [rng.integers(0, 19, faces.label_map(i).shape, np.uint8) for i in range(len(faces))]
+    monkeypatch.setattr(stages, "predict_faces", lambda *_: iter(found))
+    matrices = stages.score_parser(None, faces, table=to_lapa_table(ears_to_skin=True))
+    for i, matrix in enumerate(matrices):
+        expected = np.zeros((11, 11), int)
+        np.add.at(expected, (faces.label_map(i), to_lapa(found[i], ears_to_skin=True)), 1)
+        assert (matrix == expected).all()
 
 
 def test_the_paper_parser_is_not_trained_without_its_backbone(full_size, tmp_path):

@@ -54,10 +54,10 @@ from wsfp_helpers.method.train import MODEL, load_model, preset, train
 from wsfp_helpers.method.vit import MultiClassTokenViT
 from wsfp_helpers.nets.trunk import features
 from wsfp_helpers.palette import PALETTE
-from wsfp_helpers.parsing.deeplab import DeepLabConfig
+from wsfp_helpers.parsing.deeplab import DeepLabConfig, DeepLabParser
 from wsfp_helpers.parsing.fit import remove_state
 from wsfp_helpers.parsing.light import LightParser, ParserConfig
-from wsfp_helpers.parsing.zoom import FaceParser
+from wsfp_helpers.parsing.zoom import FaceParser, ZoomSettings
 from wsfp_helpers.profiles import BERT, GROUNDING_DINO, Profile, profile
 from wsfp_helpers.score.confusion import confusions
 from wsfp_helpers.systems.base import Parts, System
@@ -460,11 +460,12 @@ def train_parser(
 def predict_faces(parser: FaceParser, faces: WeakFaces, batch: int = 8) -> Iterator[np.ndarray]:
     """Label maps ``(H, W)`` uint8 of a set: as ``wsfp parse`` gives them where faces have to be looked for.
 
-    Framed faces (all of the parser's own size) are seen once, as a whole, averaged with their mirror image; the trunk's
-    tokens of both come from the disk cache, so that they are computed once for all light parsers.
+    Framed faces are seen once, as a whole, averaged with their mirror image.  For a light parser they have its size,
+    and the trunk's tokens of both come from the disk cache, so that they are computed once for all light parsers.
     """
-    if not faces.framed:
-        yield from (parser.predict(faces.image(i))[0] for i in range(len(faces)))
+    if isinstance(parser, DeepLabParser) or not faces.framed:
+        settings = ZoomSettings(most=0) if faces.framed else ZoomSettings()
+        yield from (parser.predict(faces.image(i), settings)[0] for i in range(len(faces)))
         return
     for start in range(0, len(faces), batch):
         pictures = np.stack([faces.image(i) for i in range(start, min(start + batch, len(faces)))])
@@ -476,7 +477,11 @@ def predict_faces(parser: FaceParser, faces: WeakFaces, batch: int = 8) -> Itera
         yield from probabilities.argmax(1).byte().numpy()
 
 
-def score_parser(parser: FaceParser, faces: Faces, desc: str = "scores") -> np.ndarray:
-    """Confusion matrices ``(n, 19, 19)`` of a parser on a test set, one a picture."""
+def score_parser(parser: FaceParser, faces: Faces, desc: str = "scores", table: np.ndarray | None = None) -> np.ndarray:
+    """Confusion matrices ``(n, C, C)`` of a parser on a test set, one a picture.
+
+    ``table`` ``(19,)`` has the class of the set for each class of the parser, where they differ.
+    """
     found = tqdm(predict_faces(parser, faces.weak), f"{desc}, {faces.name}", len(faces), unit="face", leave=False)
-    return confusions(zip(found, (faces.label_map(i) for i in range(len(faces))), strict=True))
+    mapped = found if table is None else (table[label_map] for label_map in found)
+    return confusions(zip(mapped, (faces.label_map(i) for i in range(len(faces))), strict=True), faces.scheme)

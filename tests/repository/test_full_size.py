@@ -14,7 +14,10 @@ from tests.fixtures import run_in_processes
 from wsfp_helpers import cli
 
 PAGE = Path(__file__).parents[2] / "docs" / "full_size.md"
-SMALLER = {"train-3820": "train-2", "--workers 8": "--workers 1", "--pictures 20": "--pictures 4"}
+SMALLER = {
+    "train-3820": "train-2", "--workers 8": "--workers 1", "--pictures 20": "--pictures 4",
+    "systems tune": "systems tune mctformer+", "systems run": "systems run mctformer+ --seeds 0",
+}  # fmt: skip
 """What a miniature has less of."""
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from wsfp_helpers.common.configs import change
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import write_json
 from wsfp_helpers.common.pictures import write_index_png
@@ -44,7 +45,7 @@ class Oracle:
         exchange[[4, 5, 6, 7, 8, 9]] = [5, 4, 7, 6, 9, 8]
         return exchange[truth] if self.mirrored else truth
 
-    def predict(self, image):
+    def predict(self, image, settings=None):
         answer = self.answer(image)
         return answer, np.ones(answer.shape, np.float32)
 
@@ -196,9 +197,17 @@ def test_real_photographs_are_looked_at_as_parse_does_and_scored_in_what_their_p
     assert "hair" not in scores.per_class and scores.mean_f1 == 100
 
 
-def test_the_tables_train_the_light_parser():
-    with pytest.raises(InputError, match="train the light parser many times, paper has another"):
-        tables.Study(profile("paper"), "shipped", (0,))
+def test_pages_of_the_full_size_world_have_names_of_their_own_and_say_what_was_changed():
+    paper = profile("paper")
+    assert (
+        tables._page_name("table1", paper) == "paper_table1" and tables._page_name("table1", profile("frl")) == "table1"
+    )
+    assert tables.Study(paper, "shipped", (0,)).others == ("LaPa", "Helen")
+    assert [tables._place(column) for column in ("LaPa", "Helen-like", "val")] == [3, 4, 1]
+    changed = change(paper, ["train.epochs=1", "parser.test_scales=[1.0]"])
+    assert tables._command("tune", ["more"], changed, [0]) == (
+        "wsfp systems tune more --profile paper --set train.epochs=1 --set parser.test_scales=[1.0]"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Tables 1 and 2 of the paper in the embedded world: nine systems, and a parser trained on the labels of each.
+"""Tables 1 and 2 of the paper: nine systems, and a parser trained on the labels of each.
 
 A system and a parser are trained once for a seed; tables share them, and a killed command goes on where it was.  The
 upper bound stands beside: the same parser, trained with the rendered masks, with the first seed only.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,8 +13,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from wsfp_helpers.common.cache import cache_dir
-from wsfp_helpers.common.configs import key_of
-from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.configs import differences, key_of
 from wsfp_helpers.common.files import sha256_of, write_array, write_json
 from wsfp_helpers.common.pictures import resize_label_map
 from wsfp_helpers.data.faces import Faces
@@ -23,7 +23,7 @@ from wsfp_helpers.method.pseudo import read_targets
 from wsfp_helpers.parsing.augment import WITH_MASKS
 from wsfp_helpers.parsing.light import ParserConfig
 from wsfp_helpers.parsing.load import load_parser
-from wsfp_helpers.profiles import Profile, Source
+from wsfp_helpers.profiles import Profile, Source, profile
 from wsfp_helpers.score.confusion import Scores, confusion, confusions, map_matrices, pooled
 from wsfp_helpers.score.pseudo_labels import pair_labels, score_pseudo_labels
 from wsfp_helpers.stages import label_faces, run_system, score_parser, train_parser
@@ -44,7 +44,7 @@ PUBLISHED_ROW = "published (real faces, full size)"
 """End of the names of their rows."""
 IMPORTED = "systems/imported"
 COLUMNS = ("pseudo masks", "val", "test", "LaPa-like", "Helen-like")
-"""Of Tables 1 and 2 here, in the order of :data:`PUBLISHED`."""
+"""Of Tables 1 and 2 here, in the order of :data:`PUBLISHED`; in full size the last two are ``LaPa`` and ``Helen``."""
 
 
 def tune(names: Sequence[str], config: Profile, boxes: str | Path, work: Path | None, results: Path) -> Path:
@@ -64,7 +64,7 @@ def tune(names: Sequence[str], config: Profile, boxes: str | Path, work: Path | 
             scores = score_pseudo_labels(label_faces(system, faces.weak, out), faces)
             rows.append(scores_row(f"{system.title}, {number}: {settings}", [scores]) | {"per_class": {}})
             print(f"{rows[-1]['name']}  mean F1 {scores.mean_f1:.1f}", flush=True)
-    return write_results("systems_val", _command("tune", names, config, [0]), rows, results)
+    return write_results(_page_name("systems_val", config), _command("tune", names, config, [0]), rows, results)
 
 
 def compare(
@@ -75,18 +75,26 @@ def compare(
     ``table1`` has the mean F1 of the pseudo masks of all training faces and of the parsers on val and test, and how far
     the order of the systems is that of the paper; ``table2`` the parsers on LaPa-like and Helen-like faces (19 classes
     become 11 by place; in LaPa, ears count as skin) and on real photographs, where there is a copy of FRL London;
-    ``groups`` the mean F1 by group of the paper's method, its baseline and full supervision.  Arguments as
-    :func:`tune`.
+    ``groups`` the mean F1 by group of the paper's method, its baseline and full supervision.  Those of the full-size
+    world are called ``paper_table1`` and so on, and have LaPa and Helen themselves.  Arguments as :func:`tune`.
     """
     study, command = Study(config, boxes, seeds, work), _command("run", names, config, seeds)
     every = [*names, SUPERVISED]
     first = {name: study.table1(name) for name in every}
-    page = write_results("table1", command, _with_published(first, COLUMNS[:3]) + _imported(config, work), results)
+    page = write_results(
+        _page_name("table1", config), command, _with_published(first, COLUMNS[:3]) + _imported(config, work), results
+    )
     second = {name: study.table2(name) for name in every}
-    write_results("table2", command, _with_published(second, COLUMNS[3:]), results)
+    write_results(_page_name("table2", config), command, _with_published(second, study.others), results)
     grouped = [name for name in every if name in ("mctformer+", "disfacerep", SUPERVISED)]
-    write_results("groups", command, [line for name in grouped for line in study.groups(name)], results)
+    write_results(
+        _page_name("groups", config), command, [line for name in grouped for line in study.groups(name)], results
+    )
     return page
+
+
+def _page_name(table: str, config: Profile) -> str:
+    return table if isinstance(config.parser, ParserConfig) else f"{config.name}_{table}"
 
 
 def add_imported(folder: str | Path, config: Profile, work: Path | None = None) -> Scores:
@@ -126,7 +134,9 @@ def _imported(config: Profile, work: Path | None) -> list[dict[str, object]]:
 def _command(verb: str, names: Sequence[str], config: Profile, seeds: Sequence[int]) -> str:
     listed = "" if list(names) == list(SYSTEMS) else f" {' '.join(names)}"
     drawn = f" --seeds {','.join(map(str, seeds))}" if verb == "run" else ""
-    return f"wsfp systems {verb}{listed} --profile {config.name}{drawn}"
+    changed = differences(asdict(profile(config.name)), asdict(config))
+    settings = "".join(f" --set {key}={json.dumps(new)}" for key, _, new in changed)
+    return f"wsfp systems {verb}{listed} --profile {config.name}{drawn}{settings}"
 
 
 def _with_published(
@@ -138,8 +148,12 @@ def _with_published(
         if name in measured:
             for column in columns:
                 title = f"{_title(name)}: {column}, {PUBLISHED_ROW}"
-                rows.append(row(title, "published", "percent", [PUBLISHED[name][COLUMNS.index(column)]]))
+                rows.append(row(title, "published", "percent", [PUBLISHED[name][_place(column)]]))
     return rows + [line for column in columns for line in _order(measured, column)]
+
+
+def _place(column: str) -> int:
+    return [each.removesuffix("-like") for each in COLUMNS].index(column.removesuffix("-like"))
 
 
 def _order(measured: Mapping[str, Sequence[Mapping]], column: str) -> list[dict[str, object]]:
@@ -150,7 +164,7 @@ def _order(measured: Mapping[str, Sequence[Mapping]], column: str) -> list[dict[
     names = [name for name in PUBLISHED if name in measured]
     if len(names) < 3:
         return []
-    paper = np.array([PUBLISHED[name][COLUMNS.index(column)] for name in names])
+    paper = np.array([PUBLISHED[name][_place(column)] for name in names])
     lines = [next(r for r in measured[name] if r["name"].endswith(f": {column}")) for name in names]
     ours, rng = np.array([line["seeds"] for line in lines]), np.random.default_rng(0)  # (systems, seeds)
 
@@ -172,12 +186,9 @@ class Study:
     """Systems (``systems/``), their labels, parsers and scores (``tables/``) below a folder (default: the cache)."""
 
     def __init__(self, config: Profile, boxes: str | Path, seeds: Sequence[int], work: Path | None = None) -> None:
-        if not isinstance(config.parser, ParserConfig):
-            raise InputError(
-                f"tables 1 and 2 train the light parser many times, {config.name} has another: use embedded"
-            )
-        self.config, self.boxes, self.seeds, self.settings = config, boxes, seeds, config.parser
-        self.work = work or cache_dir()
+        self.config, self.boxes, self.seeds, self.work = config, boxes, seeds, work or cache_dir()
+        self.full_size = config.train_data.name == "celebamask"
+        self.others = tuple(each.removesuffix("-like") for each in COLUMNS[3:]) if self.full_size else COLUMNS[3:]
 
     def table1(self, name: str) -> list[dict[str, object]]:
         """Table 1: the rows of one system, or of full supervision, which has no pseudo masks."""
@@ -192,10 +203,14 @@ class Study:
     def table2(self, name: str) -> list[dict[str, object]]:
         """Table 2: the rows of one system, or of full supervision, on other faces."""
         rows = []
-        for what, split, table in (
-            ("LaPa-like", "lapa/test", to_lapa_table(ears_to_skin=True)), ("Helen-like", "helen/test", to_lapa_table()),
+        for what, data, table in (
+            (self.others[0], "lapa", to_lapa_table(ears_to_skin=True)), (self.others[1], "helen", to_lapa_table()),
         ):  # fmt: skip
-            matrices = map_matrices(self.matrices(name, Source("synthfaces", split).open()), table, len(LAPA))
+            if self.full_size:
+                matrices = self.matrices(name, Source(data, "test").open(), table)
+            else:
+                faces = Source("synthfaces", f"{data}/test").open()
+                matrices = map_matrices(self.matrices(name, faces), table, len(LAPA))
             rows += scored_rows(f"{_title(name)}: {what}", matrices, LAPA)
         if find_frl_london() is not None:
             faces = Source("frl-london").open()
@@ -204,7 +219,7 @@ class Study:
 
     def groups(self, name: str) -> list[dict[str, object]]:
         """Rows of one system, or of full supervision, by group of people."""
-        sets = {"SynthFaces test": Source("synthfaces", "celeb/test").open()}
+        sets = {} if self.full_size else {"SynthFaces test": Source("synthfaces", "celeb/test").open()}
         if find_frl_london() is not None:
             sets["FRL London"] = Source("frl-london").open()
         rows = []
@@ -227,9 +242,11 @@ class Study:
 
         All parsers see the same augmented copies of the pictures, so their features are computed once.
         """
-        faces, settings = self.config.faces("train"), self.settings
+        faces, settings = self.config.faces("train"), self.config.parser
         if name == SUPERVISED:
-            settings, source = replace(settings, augment=WITH_MASKS), "rendered-masks"
+            source = "masks" if self.full_size else "rendered-masks"
+            if isinstance(settings, ParserConfig):
+                settings = replace(settings, augment=WITH_MASKS)
             target: Callable[[int], np.ndarray] = faces.label_map
         else:
             labels = self.labels(name, seed)
@@ -237,8 +254,10 @@ class Study:
         folder = self.work / "tables" / f"parser-{source}-seed{seed}"
         return train_parser(settings, faces.weak, target, folder, {"targets": source}, seed, f"{name}, seed {seed}")
 
-    def matrices(self, name: str, faces: Faces) -> np.ndarray:
-        """Confusion matrices ``(S, n, 19, 19)`` of a system's parsers on a test set, one a seed and picture.
+    def matrices(self, name: str, faces: Faces, table: np.ndarray | None = None) -> np.ndarray:
+        """Confusion matrices ``(S, n, C, C)`` of a system's parsers on a test set, one a seed and picture.
+
+        ``table`` ``(19,)`` has the class of the set for each predicted one, where they differ.
 
         Full supervision, the upper bound, has the first seed only.  They are kept beside the parser and found again by
         its content, the set and the way of looking.
@@ -251,7 +270,7 @@ class Study:
             way = "framed" if faces.weak.framed else "zoomed"
             known = path.parent / f"matrices-{data}-{len(faces)}-{way}-{key}.npy"
             if not known.exists():
-                write_array(known, score_parser(load_parser(path), faces, f"{name}, seed {seed}"))
+                write_array(known, score_parser(load_parser(path), faces, f"{name}, seed {seed}", table))
             result.append(np.load(known, allow_pickle=False))
         return np.stack(result)
 
