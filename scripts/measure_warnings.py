@@ -98,8 +98,9 @@ class Measured:
             return straight
         order = torch.from_numpy(CELEBAMASK.flip)
         mirrored = look_together(self.parsers, np.ascontiguousarray(pictures[:, :, ::-1]), False)
-        self.pairs = [(a[0], b[0].flip(-1)[order]) for a, b in zip(straight, mirrored, strict=True)]
-        return [(a + b) / 2 for a, b in zip(straight, mirrored, strict=True)]
+        pairs = [(a, b.flip(-1)[:, order]) for a, b in zip(straight, mirrored, strict=True)]
+        self.pairs = [(a[0], b[0]) for a, b in pairs]
+        return [(a + b) / 2 for a, b in pairs]
 
     def __call__(self, image: np.ndarray) -> tuple[list[Parsed], dict[str, float]]:
         """What each parser saw of a picture ``(H, W, 3)`` uint8, and each of :data:`MEASURES`, 0 without a face."""

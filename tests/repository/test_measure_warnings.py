@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from scripts import measure_warnings as script
 
@@ -29,6 +30,14 @@ def test_the_curve_is_the_mean_of_what_is_left():
         and rows["share kept, by parsers = 0.5"] == np.arange(50, 90, 4).mean()
     )
     assert rows["share kept, by confidence = 0.5"] == np.arange(10, 50, 4).mean()
+
+
+def test_a_look_is_that_of_wsfp_parse():
+    measure, pictures = script.Measured(), script.synthfaces("celeb/val").image(0)[None]
+    for found, wanted in zip(
+        measure.look(pictures, True), script.look_together(measure.parsers, pictures, True), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("how", script.SPOILT)
