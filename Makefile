@@ -12,7 +12,7 @@ STAMP := $(VENV)/.wsfp-setup
 export HF_HUB_OFFLINE := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test lab notebooks student instructor otter handout book book-links results
+.PHONY: help setup tutorial test lab notebooks student instructor otter handout book book-links results sbom
 
 help:
 	@echo "make setup      create .venv and install the course into it (a few minutes, needs a network)"
@@ -26,6 +26,7 @@ help:
 	@echo "make handout    the executed notebooks as PDF, in build/handout (after make tutorial; needs Chromium)"
 	@echo "make book       the book, in build/book/html (after make tutorial; needs a network the first time)"
 	@echo "make results    measure everything in docs/results again, from a clean commit (about 5 hours on two cores)"
+	@echo "make sbom       list what is installed, with versions and licences (CycloneDX), in build/sbom.json (needs a network)"
 
 setup: $(STAMP)
 
@@ -75,6 +76,12 @@ book: $(STAMP)
 # Needs a network: does every link that leads out of the book lead somewhere?
 book-links: book
 	$(BIN)/python -m sphinx -b linkcheck -q build/book/source build/book/links
+
+# uvx keeps the tool in an environment of its own.
+sbom: $(STAMP)
+	@mkdir -p build
+	$(BIN)/uvx --from 'cyclonedx-bom>=7.3,<8' cyclonedx-py environment --pyproject pyproject.toml \
+	    --output-reproducible --output-file build/sbom.json $(VENV)
 
 # Each command may be interrupted and started again; networks and parsers are kept in the cache.
 results: $(STAMP)
