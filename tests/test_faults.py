@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ from wsfp_helpers.data.celebamask import merge
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.method.regions import RegionConfig
 from wsfp_helpers.parsing import photographs
+from wsfp_helpers.parsing.fit import FitConfig
 from wsfp_helpers.profiles import Source, profile
+from wsfp_helpers.systems import base as systems
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed after a fork")
 KILLS = int(os.environ.get("WSFP_KILLS", 3))
@@ -46,6 +49,12 @@ def tiny():
     )
 
 
+def train_system(work):
+    """What ``wsfp systems train more`` does."""
+    system, run = stages.run_system("more", tiny(), work)
+    stages.label_faces(system, tiny().faces("train").weak, run)
+
+
 STAGES = {
     "ccd": lambda base, out: stages.run_ccd(tiny(), out, images=True),
     "train": lambda base, out: stages.run_train(tiny(), out),
@@ -57,6 +66,7 @@ STAGES = {
     "parser": lambda base, out: stages.run_parser(tiny(), base / "pseudo", out),
     "parse": lambda base, out: photographs.parse_photographs(base / "photographs", out),
     "predict": lambda base, out: photographs.predict_set(tiny().faces("test").weak, out, "weak"),
+    "system": lambda base, out: train_system(out),
     "merge": lambda base, out: merge(base / "celebamask", out, CELEBA_COUNTS),
 }
 
@@ -68,6 +78,7 @@ def base(tmp_path_factory):
     patch.setenv("WSFP_CACHE", str(tmp_path_factory.mktemp("cache")))
     patch.setattr(Source, "open", lambda self: synthfaces(self.split).subset(range(4)))
     patch.setattr(photographs, "PER_SHEET", 1)
+    patch.setattr(systems, "FitConfig", partial(FitConfig, save_every=1))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a fork has no other threads
     for name in "ab":
@@ -128,11 +139,11 @@ def content(folder):
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder))
-        if name == "config.json":
+        if path.name == "config.json":
             found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "date"}
-        elif name == "metrics.jsonl":
-            found[name] = read_metrics(folder)
-        elif name == "checkpoint.safetensors":
+        elif path.name == "metrics.jsonl":
+            found[name] = read_metrics(path.parent)
+        elif path.name == "checkpoint.safetensors":
             found[name] = {key: value.tolist() for key, value in read_weights(path).items()}
         else:
             found[name] = path.read_bytes()
@@ -177,10 +188,13 @@ def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(base, tmp_path, 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_second_process_in_a_folder_is_refused(base, tmp_path, name):
-    with hold_folder(tmp_path / "out"):
+    folder = tmp_path / "out"
+    if name == "system":  # whose run is a folder below
+        folder /= next((base / name).glob("systems/*")).relative_to(base / name)
+    with hold_folder(folder):
         before = content(tmp_path / "out")
         with pytest.raises(
-            InputError, match=rf"out is in use by process {os.getpid()} on \S+ since .*: wait for its end"
+            InputError, match=rf"{folder.name} is in use by process {os.getpid()} on \S+ since .*: wait for its end"
         ):
             STAGES[name](base, tmp_path / "out")
         assert content(tmp_path / "out") == before
