@@ -193,7 +193,7 @@ PROBABILITY = st.floats(0, 1)
 @given(
     st.builds(
         CCDConfig, PROBABILITY, PROBABILITY, PROBABILITY, st.floats(1, 100), st.sampled_from(["image", "face"]),
-        PROBABILITY, st.booleans(), st.booleans(),
+        st.booleans(), PROBABILITY, st.booleans(), st.booleans(),
     )
 )  # fmt: skip
 def test_configs_come_back(config):
