@@ -618,13 +618,13 @@ photographs, out = Path(place.name) / "photographs", Path(place.name) / "parsed"
 photographs.mkdir()
 Image.fromarray(astronaut(whole=True)).save(photographs / "astronaut.png")
 Image.fromarray(skimage.data.chelsea()).save(photographs / "cat.png")
-report = parse_photographs(photographs, out, load_parser("weak"))  # the same as: wsfp parse photographs --out parsed
+report = parse_photographs(photographs, out, load_parser("weak"))  # as wsfp parse ... --parser weak
 print(str(report).replace(place.name, "..."))
 assert read_label_map(out / "astronaut.png", len(CELEBAMASK)).shape == astronaut(whole=True).shape[:2]
 
 # %%
 sheet = np.array(Image.open(report.sheets[0]).convert("RGB"))
-tiles = np.vstack(np.split(sheet[:258], 2, axis=1))  # its two tiles of 480 x 258, one above the other
+tiles = np.vstack(np.split(sheet[-258:], 2, axis=1))  # its two tiles of 480 x 258, one above the other
 show(gallery([tiles], [""], "From the overlay sheet of wsfp parse --parser weak", 1, 6, range(19)), alt=(
     "A photograph of an astronaut and one of a cat, each with the parts that the weak parser sees in colour."
 ))  # fmt: skip
@@ -641,10 +641,10 @@ place.cleanup()
 
 # %% [markdown]
 # The photograph of the astronaut is harder than her face alone: the suit, the helmet and the flag look like nothing
-# that was ever rendered.  `wsfp parse` warns when its mean confidence is low; the cat gets an answer, too, because a
-# parser has no word for "no face".  On the face alone the weak parser doubts most along borders and where clothes, neck
-# and background meet.  Elsewhere it is sure, also where it is wrong: confidence says how much a network doubts, not
-# whether it should.
+# that was ever rendered.  The cat gets an answer, too, because a parser has no word for "no face": `wsfp parse` warns
+# when the weak and the supervised parser disagree, or, with one of them alone, when its mean confidence is low.  On the
+# face alone the weak parser doubts most along borders and where clothes, neck and background meet.  Elsewhere it is
+# sure, also where it is wrong: confidence says how much a network doubts, not whether it should.
 
 # %% [markdown]
 # ## Five questions
