@@ -29,6 +29,7 @@ from wsfp_helpers.detect.groundingdino import GroundingDino, build_package_model
 from wsfp_helpers.method.ccd import MASKABLE, CCDConfig, accept, side_line
 from wsfp_helpers.score.boxes import overlap, recall_and_precision, true_boxes
 from wsfp_helpers.tooling.results import row, write_results
+from wsfp_helpers.tooling.smoke import bert_vocabulary
 
 GROUPS = (
     ("celeb/val", "frontal", 0.0, 0.35),
@@ -182,12 +183,7 @@ def random_dino() -> GroundingDino:
     from transformers import BertConfig, BertModel
 
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"[unused{i}]" for i in range(30522)]
-        for place, word in {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: "."}.items():
-            words[place] = word
-        words[1029] = "?"
-        words[2000 : 2000 + len(PHRASES)] = PHRASES
-        (Path(folder) / "vocab.txt").write_text("\n".join(words) + "\n")
+        (Path(folder) / "vocab.txt").write_text(bert_vocabulary(PHRASES))
         (Path(folder) / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
         torch.manual_seed(0)
         BertModel(BertConfig()).save_pretrained(folder)

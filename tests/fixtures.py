@@ -282,13 +282,13 @@ def face_map():
 
 
 class TinyResNet38(nn.Module):
-    """A backbone with the names of ResNet38 and almost no weights."""
+    """A backbone with the names of ResNet38 and almost no weights: one block, of two layers as ``Block`` takes them."""
 
-    def __init__(self):
+    def __init__(self, first=(3, 6, 1, 1), last=(3, 8, 1, 1)):
         super().__init__()
         self.stem = nn.Conv2d(3, 4, 3, stride=8, padding=1, bias=False)
-        self.blocks = nn.ModuleDict({"2a": Block(4, [(3, 6, 1, 1), (3, 8, 1, 1)])})
-        self.bn = nn.BatchNorm2d(8)
+        self.blocks = nn.ModuleDict({"2a": Block(4, [first, last])})
+        self.bn = nn.BatchNorm2d(last[1])
 
     def forward(self, x):
         return torch.relu(self.bn(self.blocks["2a"](self.stem(x))))

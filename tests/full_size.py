@@ -12,19 +12,19 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
-from tests.fixtures import make_celebamask, make_helen, make_lapa, picture, save
+from tests.fixtures import TinyResNet38, make_celebamask, make_helen, make_lapa, picture, save
 from tests.test_stages import FakeDetector
 from tests.tooling.test_resnet38 import mxnet_bytes
 from wsfp_helpers import stages
 from wsfp_helpers.common.checkpoints import save_weights
 from wsfp_helpers.data import celebamask, helen, lapa
+from wsfp_helpers.detect.base import PHRASES
 from wsfp_helpers.method.vit import MultiClassTokenViT
-from wsfp_helpers.nets.resnet38 import Block
 from wsfp_helpers.profiles import BERT, DEIT, FLIP, GROUNDING_DINO
 from wsfp_helpers.tooling import weights
 from wsfp_helpers.tooling.resnet38 import MXNET_FILE, convert_mxnet
+from wsfp_helpers.tooling.smoke import bert_vocabulary
 
 SMALL = (
     "model.size=64", "model.blocks=1", "train.epochs=1", "train.batch_size=2", "train.workers=0", "train.precision=no",
@@ -36,17 +36,9 @@ _TOWER = {"width": 32, "heads": 4, "layers": 2}
 _KINDS = {"arg": ("gamma", "beta"), "aux": ("moving_mean", "moving_var")}
 
 
-class SmallResNet38(nn.Module):
-    """A backbone with ResNet38's names and channels and almost no weights: 1/8 of the size, 4,096 channels."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, stride=8, padding=1, bias=False)
-        self.blocks = nn.ModuleDict({"2a": Block(4, [(1, 4, 1, 1), (1, 4096, 1, 1)])})
-        self.bn = nn.BatchNorm2d(4096)
-
-    def forward(self, x):
-        return torch.relu(self.bn(self.blocks["2a"](self.stem(x))))
+def small_resnet38() -> TinyResNet38:
+    """A backbone with almost no weights and ResNet38's 4,096 channels at the end, at 1/8 of the picture's size."""
+    return TinyResNet38((1, 4, 1, 1), (1, 4096, 1, 1))
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
@@ -56,7 +48,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     config["text_cfg"] = {"context_length": 77, "vocab_size": 49408, **_TOWER}
     patch.setattr("wsfp_helpers.nets.clip._local_config", lambda name: config)
     for user in ("wsfp_helpers.tooling.resnet38", "wsfp_helpers.parsing.deeplab"):
-        patch.setattr(f"{user}.ResNet38", SmallResNet38)
+        patch.setattr(f"{user}.ResNet38", small_resnet38)
     counts = {"train": 2, "val": 2, "test": 2}
     for module in (celebamask, lapa, helen):
         patch.setattr(module, "COUNTS", counts)
@@ -138,12 +130,9 @@ def _make_detector(root: Path, transformers) -> None:
     pytest.importorskip("groundingdino", reason="pip install 'wsfp-helpers[groundingdino]'")
     from wsfp_helpers.detect.groundingdino import build_package_model
 
-    bert, words = root / BERT, [f"[unused{i}]" for i in range(1100)]
+    bert = root / BERT
     bert.mkdir(parents=True)
-    for place, word in {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: "."}.items():
-        words[place] = word
-    words[1029], words[400:405] = "?", ["eye", "eyebrow", "ear", "nose", "mouth"]
-    (bert / "vocab.txt").write_text("\n".join(words) + "\n")
+    (bert / "vocab.txt").write_text(bert_vocabulary(PHRASES))
     transformers.BertTokenizerFast(str(bert / "vocab.txt")).save_pretrained(bert)
     shape = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 128}
     transformers.BertModel(transformers.BertConfig(vocab_size=1100, **shape)).save_pretrained(bert)
@@ -152,7 +141,7 @@ def _make_detector(root: Path, transformers) -> None:
 
 
 def _mxnet_arrays() -> dict[str, np.ndarray]:
-    rng, state = np.random.default_rng(0), SmallResNet38().state_dict()
+    rng, state = np.random.default_rng(0), small_resnet38().state_dict()
     names = {
         "stem.weight": "arg:conv1a_weight", "blocks.2a.conv_a.weight": "arg:res2a_branch2a_weight",
         "blocks.2a.conv_b1.weight": "arg:res2a_branch2b1_weight",

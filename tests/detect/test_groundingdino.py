@@ -18,6 +18,7 @@ from wsfp_helpers.detect.groundingdino import (
 )
 from wsfp_helpers.detect.load import load_detector
 from wsfp_helpers.detect.transformers_dino import build_transformers_model
+from wsfp_helpers.tooling.smoke import bert_vocabulary
 
 transformers = pytest.importorskip("transformers")
 FIVE = int(transformers.__version__.split(".")[0]) >= 5
@@ -27,13 +28,7 @@ FIVE = int(transformers.__version__.split(".")[0]) >= 5
 def bert(tmp_path_factory):
     """A random two-layer BERT whose special tokens have the ids of bert-base-uncased."""
     folder = tmp_path_factory.mktemp("bert")
-    words = [f"[unused{i}]" for i in range(1100)]
-    for place, word in {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: "."}.items():
-        words[place] = word
-    words[1029] = "?"
-    for i, word in enumerate(["eye", "##brow", "ear", "nose", "mouth"]):
-        words[400 + i] = word
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    (folder / "vocab.txt").write_text(bert_vocabulary(["eye", "##brow", "ear", "nose", "mouth"]))
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "tokenizer_class": "BertTokenizer"}')
     torch.manual_seed(0)
     config = transformers.BertConfig(

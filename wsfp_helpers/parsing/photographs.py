@@ -242,9 +242,10 @@ class _Worker:
 
 
 def _parse_all(photographs: list[Path], out: Path, parsers: Mapping[str, FaceParser], report: ParseReport) -> None:
-    owners = {report.folders[name]: {"parser": fingerprint(parser.network)} for name, parser in parsers.items()}
+    prints = {name: fingerprint(parser.network) for name, parser in parsers.items()}
+    owners = {report.folders[name]: {"parser": each} for name, each in prints.items()}
     if len(parsers) > 1:
-        owners[out] = {name: fingerprint(parser.network) for name, parser in parsers.items()}
+        owners[out] = prints
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in photographs]
     call = key_of({"photographs": facts, "rows": "parts by parser", **owners[out]})
     done = _done_before(out / UNFINISHED, call)

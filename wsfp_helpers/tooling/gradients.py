@@ -68,7 +68,7 @@ def cosines(
     for name, vectors, present in (("v_cls", v_cls, batch["labels"].bool()), ("v_ffc", v_ffc, rendered)):
         assert vectors is not None
         every = F.cosine_similarity(vectors[:, :, None], text, dim=-1)[present]  # (n, K)
-        own = torch.eye(len(text), dtype=torch.bool).expand(len(present), -1, -1)[present]
+        own = torch.eye(len(text), dtype=torch.bool, device=text.device).expand(len(present), -1, -1)[present]
         found[name, "cosine with its own text"] = float(every[own].mean())
         found[name, "cosine with other texts"] = float(every[~own].mean())
         found[name, "share of other texts not above 0"] = float((every[~own] <= 0).float().mean())

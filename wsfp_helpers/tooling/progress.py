@@ -26,6 +26,7 @@ from wsfp_helpers.method.pseudo import pseudo_label
 from wsfp_helpers.method.tcd import Objective
 from wsfp_helpers.method.train import CHECKPOINT, MODEL, DisFaceRep, TrainingSet
 from wsfp_helpers.method.vit import Projector
+from wsfp_helpers.nets.vlm import VisionLanguageModel
 from wsfp_helpers.notebook.plots import DPI, gallery, heat, overlay
 from wsfp_helpers.profiles import Profile
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
@@ -70,7 +71,8 @@ def report(run: str | Path, images: int = 60) -> dict:
         InputError: The folder is no run, or has no checkpoint yet.
     """
     run, config = Path(run), read_run(run)
-    step, model = _newest(run, config)
+    vlm = config.load_vlm().to(device()) if config.train.tcd is not None else None
+    step, model = _newest(run, config, vlm)
     faces = config.faces("val")
     faces = faces.subset(uniform_subset(len(faces), min(images, len(faces))))
     fcams = list(tqdm(extract(model.vit, faces.weak, config.fcam), "maps", len(faces), leave=False))
@@ -81,7 +83,7 @@ def report(run: str | Path, images: int = 60) -> dict:
         "loss": float(np.mean([each["loss"] for each in read_metrics(run)[-50:]] or [math.nan])),
         "mean_f1": round(scores.mean_f1, 2),
         "f1": {name: round(value, 1) for name, value in scores.per_class.items() if not math.isnan(value)},
-        **_ask(model, config),
+        **_ask(model, config, vlm),
     }
     with atomic_path(run / f"report-{step}.png") as part:
         _draw(faces.weak, fcams, labels, f"step {step:,}: pseudo labels of val, mean F1 {row['mean_f1']}", part)
@@ -105,12 +107,11 @@ def _step(run: Path) -> int:
     return int(read_about(run / CHECKPOINT, "training state").get("step", -1))
 
 
-def _newest(run: Path, config: Profile) -> tuple[int, DisFaceRep]:
+def _newest(run: Path, config: Profile, vlm: VisionLanguageModel | None) -> tuple[int, DisFaceRep]:
     """The step, and the network at it: of the end, else of the last checkpoint."""
-    projector = None
-    if config.train.tcd is not None:
-        projector = Projector(config.model.empty().cls_token.shape[-1], out=config.load_vlm().text(PROMPTS).shape[-1])
-    model = DisFaceRep(config.model.empty(), projector)
+    vit = config.model.empty()
+    projector = Projector(vit.cls_token.shape[-1], out=vlm.text(PROMPTS).shape[-1]) if vlm is not None else None
+    model = DisFaceRep(vit, projector)
     if (run / MODEL).exists():
         path, start, metrics = run / MODEL, "", read_metrics(run)
         step = int(metrics[-1]["step"]) if metrics else 0
@@ -126,11 +127,8 @@ def _newest(run: Path, config: Profile) -> tuple[int, DisFaceRep]:
     return step, model.to(device()).eval()
 
 
-def _ask(model: DisFaceRep, config: Profile) -> dict[str, dict]:
+def _ask(model: DisFaceRep, config: Profile, vlm: VisionLanguageModel | None) -> dict[str, dict]:
     """Dead pairs and gradient norms on a few training pictures; the same ones at every step."""
-    vlm = config.load_vlm() if config.train.tcd is not None else None
-    if vlm is not None:
-        vlm.to(device())
     faces = config.faces("train").weak
     some = faces.subset(range(min(BATCH, config.train.batch_size, len(faces))))
     data = TrainingSet(some, model.vit, vlm.size if vlm is not None else 8)

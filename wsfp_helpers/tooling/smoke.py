@@ -157,24 +157,22 @@ def _random_flip(path: Path) -> None:
 
 
 def _random_dino(path: Path) -> None:
-    """Grounding DINO in transformers' form, with the words that are asked for and BERT's places of special ones."""
+    """Grounding DINO in transformers' form, with the words that are asked for."""
     from transformers import BertTokenizer, GroundingDinoConfig, GroundingDinoForObjectDetection
 
-    words = [f"[unused{i}]" for i in range(1100)]
-    for place, word in {
-        0: "[PAD]",
-        100: "[UNK]",
-        101: "[CLS]",
-        102: "[SEP]",
-        103: "[MASK]",
-        1012: ".",
-        1029: "?",
-    }.items():
-        words[place] = word
-    words[400 : 400 + len(PHRASES)] = PHRASES
     GroundingDinoForObjectDetection(GroundingDinoConfig()).save_pretrained(path)
-    (path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    (path / "vocab.txt").write_text(bert_vocabulary(PHRASES), encoding="utf-8")
     BertTokenizer(str(path / "vocab.txt")).save_pretrained(path)
+
+
+def bert_vocabulary(words: Sequence[str]) -> str:
+    """A ``vocab.txt`` of 1,100 lines: ``words`` from 400 on, and the special ones where bert-base-uncased has them."""
+    lines = [f"[unused{i}]" for i in range(1100)]
+    lines[400 : 400 + len(words)] = words
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?"}
+    for place, word in special.items():
+        lines[place] = word
+    return "\n".join(lines) + "\n"
 
 
 def _write_celebamask(root: Path, count: int) -> None:
