@@ -39,13 +39,15 @@
 # Three losses of MCTformer+, the network that the paper builds on, stay beside it: they are what teaches the labels.
 
 # %%
+import os
+import time
 from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from IPython.display import Markdown, display
 
+from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.pictures import to_tensor
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.boxes import shipped_boxes
@@ -65,7 +67,7 @@ from wsfp_helpers.notebook.exercises import checking
 from wsfp_helpers.notebook.plots import curves, fcam_sheet, gallery, heat, heatmap, show
 from wsfp_helpers.notebook.quiz import quiz
 from wsfp_helpers.profiles import profile
-from wsfp_helpers.stages import load_shipped
+from wsfp_helpers.stages import SHIPPED, load_run, load_shipped, run_keyed
 from wsfp_helpers.tooling.results import read_results
 
 # %% [markdown]
@@ -683,7 +685,9 @@ def on_step(step, terms):
         film[f"step {step}"] = look()
 
 
+begun = time.monotonic()
 model = train(vit, small, setting, vlm=vlm, on_step=on_step)
+took = time.monotonic() - begun
 print(f"{len(small)} pictures, {len(log)} steps, loss {log[0]['loss']:.2f} -> {log[-1]['loss']:.2f}")
 
 
@@ -788,17 +792,30 @@ assert strongest["r_eye"][1] < 80 < strongest["l_eye"][1] and strongest["hair"][
 # every map is larger than its part, the two lips are one map, and the neck climbs up the jaw to the ears.  Notebook 04
 # takes these maps apart.
 
-# %%
-gpu = torch.cuda.is_available()
-start = "You have a GPU: the" if gpu else "The"
-display(
-    Markdown(f"""{start} long run itself, which goes on where it was when it is interrupted:
+# %% [markdown]
+# **Train it yourself.**  On a GPU the next cell does, with the settings of a profile, and says before how long it may
+# take; on a CPU it does when the environment variable `WSFP_PROFILE` names a profile before the notebook starts
+# (`embedded`: about ten minutes on two cores).  What is interrupted goes on when the cell runs again.
 
-* embedded world, some minutes on two cores: `wsfp train --out runs/full`, then
-  `wsfp fcam --run runs/full --out runs/full/fcams`;
-* full size, with your copies of CelebAMask-HQ, DeiT-S and FLIP: `wsfp ccd --profile paper --out boxes`, then
-  `wsfp train --profile paper --boxes boxes/boxes.jsonl --out runs/paper` (hours on one large GPU).""")
-)
+# %%
+chosen = os.environ.get("WSFP_PROFILE") or ("embedded" if torch.cuda.is_available() else None)
+if chosen:
+    long = profile(chosen)
+    pictures, shown = len(long.faces("train")) * long.train.epochs, long.train.tcd.max_classes_per_image or 9
+    more = pictures * shown / (len(small) * setting.epochs * 2)  # times what was trained above
+    print(f"{pictures} pictures, {more:.0f} times the work of the training above: at most {more * took / 60:.0f} min")
+    mine, _ = load_run(run_keyed(long, SHIPPED if chosen == "embedded" else "boxes/boxes.jsonl", cache_dir()))
+    (fcam,) = extract(mine.to("cpu"), other, plain)
+    show(fcam_sheet(other.image(0), fcam.maps(), names, "Patch maps after your own long run", columns=7),
+         alt="The face and one panel for each of its components, with the map of the run just trained.")  # fmt: skip
+else:
+    print("No GPU, and no WSFP_PROFILE: nothing is trained here.")
+
+# %% [markdown]
+# The same by commands: `wsfp train --out runs/full`, then `wsfp fcam --run runs/full --out runs/full/fcams`.  At full
+# size, with your copies of CelebAMask-HQ, DeiT-S and FLIP: `wsfp ccd --profile paper --out boxes`, then `wsfp train
+# --profile paper --boxes boxes/boxes.jsonl --out runs/paper` (hours on one large GPU), or, from there on,
+# `WSFP_PROFILE=paper` and the cell above.
 
 # %% [markdown]
 # ## Five questions
