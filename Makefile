@@ -96,7 +96,7 @@ results: $(STAMP)
 	    $(BIN)/wsfp ablate $$table --results docs/results || exit 1; done
 	for table in variants sweep eyes blocks start; do \
 	    $(BIN)/wsfp ablate $$table --seeds 0 --results docs/results || exit 1; done
-	for what in gradients mirror prompts; do $(BIN)/python scripts/measure_$$what.py docs/results || exit 1; done
+	for what in gradients mirror prompts areas; do $(BIN)/python scripts/measure_$$what.py docs/results || exit 1; done
 	$(BIN)/python scripts/measure_regions.py steps docs/results
 	$(BIN)/python scripts/measure_regions.py constants docs/results --seeds 0
 	for what in tune run cost; do $(BIN)/wsfp systems $$what --results docs/results || exit 1; done
