@@ -303,7 +303,7 @@ def run_regions(
             f"{fcams} lacks the FCAMs of {len(missing):,} of {len(faces):,} pictures, the first is {missing[0]}: run "
             f"`wsfp fcam` on the whole training set, it goes on where it stopped"
         )
-    source = {"fcams": str(folder.paths[0].parent.resolve()), "boxes": name_boxes(boxes)}
+    source = {"fcams": str(folder.folder.resolve()), "boxes": name_boxes(boxes)}
     with hold_folder(out):
         claim_folder(out, {"regions": asdict(settings), **source, "seed": seed}, "pseudo labels", "*.png")
         if all((out / f"{key}.png").exists() for key in faces.ids):

@@ -51,6 +51,16 @@ def test_format(tmp_path):
     assert read_boxes(path) == {"a": record}
 
 
+def test_records_are_read_when_they_are_asked_for(tmp_path):
+    path = tmp_path / "boxes.jsonl"
+    path.write_text(LINE + LINE.replace('"a"', '"b"'))
+    boxes = read_boxes(path)
+    assert list(boxes) == ["a", "b"] and boxes["b"].id == "b" and "c" not in boxes
+    path.write_text(LINE.replace('"a"', '"b"') + LINE)
+    with pytest.raises(InputError, match=r"boxes\.jsonl was changed while it was read"):
+        boxes["a"]
+
+
 def test_a_killed_run_goes_on(tmp_path):
     path, data, whole = tmp_path / "boxes.jsonl", faces(), tmp_path / "whole.jsonl"
     detect_dataset(data, Counting(), whole, batch=2)

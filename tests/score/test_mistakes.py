@@ -9,7 +9,7 @@ from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import CELEBAMASK, LAPA, flip_label_map, lookup, to_lapa
 from wsfp_helpers.palette import palette
 from wsfp_helpers.score.folders import evaluate_folders
-from wsfp_helpers.score.mistakes import OTHER_ORDER, look, name_mistakes
+from wsfp_helpers.score.mistakes import OTHER_ORDER, Looks, look
 from wsfp_helpers.tooling.verify import verify
 
 EXCHANGED, MIRRORED, ORDER = "left and right exchanged", "mirrored without exchanging", "other order of the 19 classes"
@@ -20,6 +20,13 @@ TO_OTHER = lookup(np.array([OTHER_ORDER.index(name) for name in CELEBAMASK.class
 def faces():
     found = synthfaces("celeb/val")
     return [found.label_map(i) for i in range(20)]
+
+
+def mistakes_of(maps, scheme=CELEBAMASK):
+    looks = Looks()
+    for each in maps:
+        looks.add(look(each, scheme))
+    return looks.mistakes("the maps")
 
 
 def exchange(label_map, scheme):
@@ -40,19 +47,19 @@ def wrong(faces, mistake, scheme):
 def test_each_mistake_is_named_and_only_that(faces, mistake, scheme):
     maps = faces if scheme is CELEBAMASK else [to_lapa(each) for each in faces]
     if not (mistake == ORDER and scheme is LAPA):
-        found = name_mistakes([look(each, scheme) for each in wrong(maps, mistake, scheme)], "the maps")
+        found = mistakes_of(wrong(maps, mistake, scheme), scheme)
         assert len(found) == (mistake is not None) and all(mistake in text for text in found)
 
 
 def test_mirrored_maps_with_exchanged_classes_are_right(faces):
-    assert name_mistakes([look(flip_label_map(each)) for each in faces], "the maps") == []
+    assert mistakes_of(flip_label_map(each) for each in faces) == []
 
 
 def test_noise_empty_maps_and_few_maps_tell_nothing():
-    assert name_mistakes([look(each) for pair in random_pairs(20) for each in pair], "the maps") == []
-    assert name_mistakes([look(np.zeros((9, 9), np.uint8))] * 9, "the maps") == []
-    assert name_mistakes([look(face_map()[:, ::-1])] * 3, "the maps") == []
-    assert len(name_mistakes([look(face_map()[:, ::-1])] * 4, "the maps")) == 1
+    assert mistakes_of(each for pair in random_pairs(20) for each in pair) == []
+    assert mistakes_of([np.zeros((9, 9), np.uint8)] * 9) == []
+    assert mistakes_of([face_map()[:, ::-1]] * 3) == []
+    assert len(mistakes_of([face_map()[:, ::-1]] * 4)) == 1
 
 
 @pytest.mark.parametrize("side", ["pred", "gt"])

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import write_array
-from wsfp_helpers.common.machine import cpu_count
+from wsfp_helpers.common.threads import in_threads
 
 
 def cache_place() -> Path:
@@ -68,8 +67,7 @@ def label_table(name: str, ids: Sequence[str], row: Callable[[str], np.ndarray],
     if path.is_file():
         with suppress(ValueError, EOFError):  # damaged: computed anew
             return np.load(path, allow_pickle=False)
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        rows = pool.map(row, ids)
-        table = np.array(list(tqdm(rows, f"{name}: image-level labels", len(ids), leave=False)), np.uint8)
+    rows = tqdm(in_threads(row, ids), f"{name}: image-level labels", len(ids), leave=False)
+    table = np.array(list(rows), np.uint8)
     write_array(path, table)
     return table

@@ -10,7 +10,6 @@ Layout, order, split and licence: docs/design.md, 6.1.  Expected below the folde
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from tqdm.auto import tqdm
 from wsfp_helpers.common.cache import label_table
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import claim_folder, existing, hold_folder, read_rows
-from wsfp_helpers.common.machine import cpu_count
 from wsfp_helpers.common.pictures import open_picture, read_label_map, write_index_png
+from wsfp_helpers.common.threads import in_threads
 from wsfp_helpers.data.faces import Faces, announce, present_classes
 from wsfp_helpers.data.folder import check_there, read_picture
 from wsfp_helpers.data.weak import WeakFaces, uniform_subset
@@ -84,9 +83,9 @@ def merge(root: str | Path, out: str | Path, counts: Mapping[str, int] = COUNTS)
         return None
 
     jobs = [(split, key) for split, ids in splits.items() for key in ids]
-    with hold_folder(out), ThreadPoolExecutor(cpu_count()) as pool:
+    with hold_folder(out):
         claim_folder(out, {"source": str(root.resolve())}, "label maps", "*/*.png")
-        found = pool.map(lambda job: fault_of(*job), jobs)
+        found = in_threads(lambda job: fault_of(*job), jobs)
         faults = list(tqdm(found, "label maps", len(jobs), unit="image", leave=False))
     return {key: fault for (_, key), fault in zip(jobs, faults, strict=True) if fault is not None}
 

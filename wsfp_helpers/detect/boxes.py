@@ -11,7 +11,7 @@ feed on: half a line at the end is what a kill leaves, and :func:`detect_dataset
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,37 +43,62 @@ class BoxRecord:
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-Boxes = dict[str, BoxRecord]
+Boxes = Mapping[str, BoxRecord]
 """Records by the id of their picture."""
 
 
+class BoxesFile(Boxes):
+    """The records of a boxes file, of which only the places are in memory: each is read when it is asked for."""
+
+    def __init__(self, path: Path, places: Mapping[str, int]) -> None:
+        self.path, self.places = path, places
+
+    def __getitem__(self, key: str) -> BoxRecord:
+        place = self.places[key]
+        with self.path.open("rb") as file:
+            file.seek(place)
+            record = _parse(file.readline(), f"{self.path}, byte {place}")
+        if record.id != key:
+            raise InputError(f"{self.path} was changed while it was read: start the same command again")
+        return record
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 def read_boxes(path: str | Path) -> Boxes:
-    """All records of a boxes file.
+    """All records of a boxes file, every line checked once; they are read from the file when they are asked for.
 
     Raises :class:`InputError` with the number of the line for half a line, a duplicate id, a box outside its picture
     or anything else that is not the format.
     """
-    records, kept = _read(path)
+    boxes, kept = _read(path)
     if kept < Path(path).stat().st_size:
         raise InputError(
             f"the last line of {path} is cut: the detection was killed; run it again with the same file, it goes on "
-            f"after {len(records)} images"
+            f"after {len(boxes)} images"
         )
-    return records
+    return boxes
 
 
-def _read(path: str | Path) -> tuple[Boxes, int]:
-    """Records of the whole lines, and their length in bytes."""
-    content = existing_file(path, "boxes file", "boxes.jsonl").read_bytes()
-    kept = content.rfind(b"\n") + 1
-    records: Boxes = {}
-    for number, line in enumerate(content[:kept].splitlines(), 1):
-        where = f"{path}, line {number}"
-        record = _parse(line, where)
-        if record.id in records:
-            raise InputError(f"{where}: the id {record.id!r} is there twice; remove one of the two lines")
-        records[record.id] = record
-    return records, kept
+def _read(path: str | Path, check: Callable[[BoxRecord], None] = lambda record: None) -> tuple[Boxes, int]:
+    """Records of the whole lines, each given to ``check``, and their length in bytes."""
+    places, end = dict[str, int](), 0
+    with existing_file(path, "boxes file", "boxes.jsonl").open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            where = f"{path}, line {number}"
+            record = _parse(line, where)
+            if record.id in places:
+                raise InputError(f"{where}: the id {record.id!r} is there twice; remove one of the two lines")
+            check(record)
+            places[record.id] = end
+            end += len(line)
+    return BoxesFile(Path(path), places), end
 
 
 def _parse(line: bytes, where: str) -> BoxRecord:
@@ -158,16 +183,18 @@ def _append(path: Path, records: Sequence[BoxRecord]) -> None:
 def _resume(path: Path, ids: Sequence[str], detector: str, phrases: Sequence[str]) -> Boxes:
     if not path.exists():
         return {}
-    records, kept = _read(path)
     wanted = set(ids)
-    for record in records.values():
+
+    def check(record: BoxRecord) -> None:
         if record.id not in wanted or record.detector != detector or set(record.candidates) != set(phrases):
             raise InputError(
                 f"{path} holds boxes of other pictures or another detector (image {record.id!r}, detector "
                 f"{record.detector!r}): choose another file, or remove it to start again"
             )
+
+    boxes, kept = _read(path, check)
     os.truncate(path, kept)
-    return records
+    return boxes
 
 
 def shard_path(out: str | Path, number: int, count: int) -> Path:
@@ -184,19 +211,20 @@ def gather_boxes(out: str | Path, faces: WeakFaces, detector: str) -> Boxes:
     Raises:
         InputError: A share is being written, or a file is of other pictures or not of ``detector`` (its name).
     """
-    out, found = Path(out), dict[str, BoxRecord]()
+    out, found = Path(out), dict[str, Boxes]()
     pattern = re.escape(out.stem) + r"\.[0-9]{1,6}-of-[0-9]{1,6}" + re.escape(out.suffix)
     with hold_folder(out.parent):
         shares = [path for path in sorted(out.parent.iterdir()) if re.fullmatch(pattern, path.name)]
-        for path in (out, *shares):
-            found |= _resume(path, faces.ids, detector, PHRASES)
-        records = {key: found[key] for key in faces.ids if key in found}
-        if shares or list(records) != list(found):
-            with atomic_path(out) as part:
-                part.write_text("".join(r.line() for r in records.values()), encoding="utf-8", errors=ESCAPE)
+        boxes = _resume(out, faces.ids, detector, PHRASES)
+        for each in (boxes, *(_resume(path, faces.ids, detector, PHRASES) for path in shares)):
+            found |= dict.fromkeys(each, each)
+        if shares or list(found) != [key for key in faces.ids if key in found]:
+            with atomic_path(out) as part, part.open("w", encoding="utf-8", errors=ESCAPE) as file:
+                file.writelines(found[key][key].line() for key in faces.ids if key in found)
+            boxes = read_boxes(out)
         for path in shares:
             path.unlink()
-    return records
+    return boxes
 
 
 def check_complete(boxes: Boxes, faces: WeakFaces, where: object = "the boxes") -> None:

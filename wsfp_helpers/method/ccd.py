@@ -15,7 +15,7 @@ from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import BOX_CLASSES, PHRASE_OF, Box, Candidates, Detection
-from wsfp_helpers.detect.boxes import Boxes, check_complete
+from wsfp_helpers.detect.boxes import Boxes, BoxRecord, check_complete
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS
 
 MASKABLE = tuple(BOX_CLASSES)
@@ -241,25 +241,26 @@ def mask_faces(
     """
     config = config or CCDConfig()
     _check_boxes(boxes, faces)
-    plan = {
-        key: boxes_to_mask(y, boxes[key].candidates, boxes[key].size, key, config, seed, epoch)
-        for key, y in zip(faces.ids, faces.labels, strict=True)
-    }
     place = {key: i for i, key in enumerate(faces.ids)}
 
+    def plan(record: BoxRecord) -> dict[str, Box]:
+        y = faces.labels[place[record.id]]
+        return boxes_to_mask(y, record.candidates, record.size, record.id, config, seed, epoch)
+
     def read(key: str) -> np.ndarray:
-        if key not in plan:
+        if key not in place:
             return faces.image(place[key.removesuffix(ORIGINAL)])
-        image = faces.image(place[key])
-        if image.shape[:2] != boxes[key].size:
+        image, record = faces.image(place[key]), boxes[key]
+        if image.shape[:2] != record.size:
             raise InputError(
-                f"the boxes of {key} are for a picture of {boxes[key].size[::-1]} pixels, it has "
+                f"the boxes of {key} are for a picture of {record.size[::-1]} pixels, it has "
                 f"{image.shape[1::-1]}: detect again on these pictures"
             )
-        return mask_image(image, list(plan[key].values()))
+        return mask_image(image, list(plan(record).values()))
 
-    ids = list(faces.ids)
-    labels = np.stack([mask_labels(y, tuple(plan[key]), config) for key, y in zip(ids, faces.labels, strict=True)])
+    ids, labels = list(faces.ids), np.empty_like(faces.labels)
+    for i, key in enumerate(ids):
+        labels[i] = mask_labels(faces.labels[i], tuple(plan(boxes[key])), config)
     if mix_originals:
         ids += [key + ORIGINAL for key in faces.ids]
         labels = np.concatenate([labels, faces.labels])

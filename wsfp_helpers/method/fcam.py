@@ -129,7 +129,7 @@ def save_fcam(fcam: Fcam, folder: Path) -> None:
 
     One shift and one factor a class change nothing in :meth:`Fcam.maps`, and spend the half precision on the contrast.
     """
-    path = folder / f"{fcam.id}.safetensors"
+    path = fcam_path(folder, fcam.id)
     low = torch.stack([grid.amin((1, 2)) for grid in fcam.grids]).amin(0)[:, None, None]
     high = torch.stack([grid.amax((1, 2)) for grid in fcam.grids]).amax(0)[:, None, None]
     scaled = [(grid - low) / (high - low).clamp(min=EPSILON) for grid in fcam.grids]
@@ -163,7 +163,7 @@ def extract_to_folder(
     with hold_folder(folder, shard):
         claim_folder(folder, settings, "FCAMs", "*.safetensors")
         mine = range(shard[0], len(faces), shard[1])
-        missing = [i for i in mine if not (folder / f"{faces.ids[i]}.safetensors").exists()]
+        missing = [i for i in mine if not fcam_path(folder, faces.ids[i]).exists()]
         if not missing:
             return FcamFolder(folder)
         return save_fcams(extract(vit, faces.subset(missing), config), folder, len(missing))
@@ -173,36 +173,50 @@ class FcamFolder:
     """Saved FCAMs, opened one at a time in the order of their ids."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.paths = sorted(existing(folder, "folder of FCAMs").glob("*.safetensors"))
-        self.ids = [path.stem for path in self.paths]
-        self._places = {key: i for i, key in enumerate(self.ids)}
-        if not self.paths:
+        self.folder = existing(folder, "folder of FCAMs")
+        self.ids = sorted(path.stem for path in self.folder.glob("*.safetensors"))
+        if not self.ids:
             raise InputError(f"{folder} has no FCAMs (*.safetensors): run `wsfp fcam` first")
 
+    @property
+    def paths(self) -> list[Path]:
+        """Their files."""
+        return [fcam_path(self.folder, key) for key in self.ids]
+
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.ids)
 
     def by_id(self, key: str) -> Fcam:
         """The maps of the picture ``key``, which must be there."""
-        return self[self._places[key]]
+        return read_fcam(fcam_path(self.folder, key))
 
     def __getitem__(self, index: int) -> Fcam:
-        path, advice = self.paths[index], "remove it and run `wsfp fcam` again"
-        tensors = read_weights(path, "FCAMs", advice)
-        try:
-            grids = tuple(tensors[f"scale{i}"] for i in range(max(len(tensors) - 2, 1)))
-            classes, size = tensors["classes"], tensors["size"]
-        except KeyError as error:
-            raise InputError(f"{path} is not a saved FCAM (it has no {error}): {advice}") from error
-        known = sorted(set(classes.flatten().tolist()) & set(range(len(CELEBAMASK.components))))
-        if classes.dtype != torch.int64 or classes.ndim != 1 or classes.tolist() != known:
-            wrong = "its classes are not some of 0 to 17 in order"
-        elif any(not g.is_floating_point() or g.ndim != 3 or len(g) != len(classes) or 0 in g.shape[1:] for g in grids):
-            wrong = "its maps are not one for each class"
-        elif any((grid < 0).any() for grid in grids):
-            wrong = "its maps are below 0"
-        elif size.dtype != torch.int64 or size.shape != (2,) or size.min() < 1 or size.double().prod() > MOST_PIXELS:
-            wrong = f"its size is {size.tolist()}"
-        else:
-            return Fcam(path.stem, classes.numpy(), grids, tuple(size.tolist()))
-        raise InputError(f"{path} is not a saved FCAM ({wrong}): {advice}")
+        return self.by_id(self.ids[index])
+
+
+def fcam_path(folder: Path, key: str) -> Path:
+    """Where the maps of the picture ``key`` are."""
+    return folder / f"{key}.safetensors"
+
+
+def read_fcam(path: Path) -> Fcam:
+    """The maps of one picture; raises :class:`InputError` for a file of anything else."""
+    advice = "remove it and run `wsfp fcam` again"
+    tensors = read_weights(path, "FCAMs", advice)
+    try:
+        grids = tuple(tensors[f"scale{i}"] for i in range(max(len(tensors) - 2, 1)))
+        classes, size = tensors["classes"], tensors["size"]
+    except KeyError as error:
+        raise InputError(f"{path} is not a saved FCAM (it has no {error}): {advice}") from error
+    known = sorted(set(classes.flatten().tolist()) & set(range(len(CELEBAMASK.components))))
+    if classes.dtype != torch.int64 or classes.ndim != 1 or classes.tolist() != known:
+        wrong = "its classes are not some of 0 to 17 in order"
+    elif any(not g.is_floating_point() or g.ndim != 3 or len(g) != len(classes) or 0 in g.shape[1:] for g in grids):
+        wrong = "its maps are not one for each class"
+    elif any((grid < 0).any() for grid in grids):
+        wrong = "its maps are below 0"
+    elif size.dtype != torch.int64 or size.shape != (2,) or size.min() < 1 or size.double().prod() > MOST_PIXELS:
+        wrong = f"its size is {size.tolist()}"
+    else:
+        return Fcam(path.stem, classes.numpy(), grids, tuple(size.tolist()))
+    raise InputError(f"{path} is not a saved FCAM ({wrong}): {advice}")

@@ -20,7 +20,7 @@ from wsfp_helpers.common.files import claim_folder, existing, hold_folder
 from wsfp_helpers.common.pictures import read_label_map, write_index_png
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
-from wsfp_helpers.method.fcam import Fcam, FcamFolder
+from wsfp_helpers.method.fcam import Fcam, FcamFolder, fcam_path, read_fcam
 from wsfp_helpers.palette import PALETTE
 
 
@@ -65,7 +65,7 @@ def write_pseudo_labels(
         raise InputError(f"{workers} processes for pseudo labels: expected 1 or more")
     folder, out = fcams if isinstance(fcams, FcamFolder) else FcamFolder(fcams), Path(out)
     folder[0]  # so that weights of anything else are refused before the folder is claimed
-    source = folder.paths[0].parent.resolve()
+    source = folder.folder.resolve()
     settings = {"theta": float(theta), "size": None if size is None else list(size), "fcams": str(source)}
     with hold_folder(out):
         claim_folder(out, settings, "pseudo labels", "*.png")
@@ -74,8 +74,9 @@ def write_pseudo_labels(
 
 
 def _write_all(folder: FcamFolder, out: Path, theta: float, size: tuple[int, int] | None, workers: int) -> None:
-    chunks = [list(chunk) for chunk in np.array_split(range(len(folder)), min(len(folder), 32 * workers))]
-    work = partial(_write_chunk, folder.paths[0].parent, out, theta, size)
+    places = np.array_split(range(len(folder)), min(len(folder), 32 * workers))
+    chunks = [folder.ids[each[0] : each[-1] + 1] for each in places]
+    work = partial(_write_chunk, folder.folder, out, theta, size)
     with tqdm(total=len(folder), desc="pseudo labels", unit="image", leave=False) as bar:
         if workers == 1:
             for chunk in chunks:
@@ -87,13 +88,12 @@ def _write_all(folder: FcamFolder, out: Path, theta: float, size: tuple[int, int
                     bar.update(done)
 
 
-def _write_chunk(path: Path, out: Path, theta: float, size: tuple[int, int] | None, indices: Sequence[int]) -> int:
-    folder = FcamFolder(path)
-    for i in indices:
-        target = out / f"{folder.ids[i]}.png"
-        if not _is_whole(target, folder.paths[i]):
-            write_index_png(target, pseudo_label(folder[i], theta, size), PALETTE)
-    return len(indices)
+def _write_chunk(folder: Path, out: Path, theta: float, size: tuple[int, int] | None, keys: Sequence[str]) -> int:
+    for key in keys:
+        source, target = fcam_path(folder, key), out / f"{key}.png"
+        if not _is_whole(target, source):
+            write_index_png(target, pseudo_label(read_fcam(source), theta, size), PALETTE)
+    return len(keys)
 
 
 def _is_whole(png: Path, source: Path) -> bool:

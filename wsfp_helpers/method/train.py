@@ -326,13 +326,10 @@ class Trainer:
                 data = TrainingSet(
                     self._data(epoch), self.model.vit, self.picture_size, config.augmentation, config.seed
                 )
-            order = torch.randperm(
-                len(data), generator=torch.Generator().manual_seed(_mix(config.seed, epoch))
-            ).tolist()
-            batches = [order[i : i + size][share] for i in range(0, len(order) - size + 1, size)]
-            first = (self.done - epoch * self.steps_per_epoch) * config.accumulate
-            batches = batches[first : self.steps_per_epoch * config.accumulate]
-            places = [[(epoch, index) for index in batch] for batch in batches]
+            order = torch.randperm(len(data), generator=torch.Generator().manual_seed(_mix(config.seed, epoch)))
+            first, last = self.done % self.steps_per_epoch * config.accumulate, self.steps_per_epoch * config.accumulate
+            batches = (order[i * size : (i + 1) * size][share].tolist() for i in range(first, last))
+            places = ([(epoch, index) for index in batch] for batch in batches)
             pin = accelerator.device.type == "cuda"
             group: list[dict[str, Tensor]] = []
             for batch in DataLoader(data, batch_sampler=places, num_workers=config.workers, pin_memory=pin):

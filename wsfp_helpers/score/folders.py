@@ -1,7 +1,6 @@
 """Scores of a folder of predictions."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,12 +9,12 @@ from PIL import Image
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import existing
-from wsfp_helpers.common.machine import cpu_count
 from wsfp_helpers.common.pictures import as_label_map, open_picture
+from wsfp_helpers.common.threads import in_threads
 from wsfp_helpers.labels import LAPA, SCHEMES, Scheme, to_lapa
 from wsfp_helpers.palette import palette
 from wsfp_helpers.score.confusion import Scores, confusion, scores_of, sized
-from wsfp_helpers.score.mistakes import Look, look, name_mistakes
+from wsfp_helpers.score.mistakes import Look, Looks, look
 
 
 def evaluate_folders(
@@ -55,30 +54,34 @@ def evaluate_folders(
         prediction = sized(to_lapa(prediction, mode, ears_to_skin) if mapped else prediction, truth)[0]
         return _Pair(confusion(prediction, truth, len(scheme)), looks, (repainted, repainted_truth), shapes)
 
-    matrix, looks, resized, repainted = np.zeros((len(scheme),) * 2, np.int64), [], [], np.zeros(2, int)
-    for name, pair in zip(names, _in_threads(score, names), strict=True):
+    matrix, repainted, resized, example = np.zeros((len(scheme),) * 2, np.int64), np.zeros(2, int), 0, None
+    looks = {"the predictions": Looks(), "the label maps": Looks()}
+    for name, pair in zip(names, in_threads(score, names), strict=True):
         matrix += pair.matrix
-        looks.append(pair.looks)
         repainted += pair.repainted
+        for side, seen in zip(looks.values(), pair.looks, strict=True):
+            side.add(seen)
         if pair.shapes[0] != pair.shapes[1]:
-            resized.append((name, *pair.shapes))
-    scores = scores_of(matrix, len(names), len(resized), scheme)
+            resized += 1
+            # The first that was stretched says more than one that was only enlarged.
+            if example is None or (_stretched(*pair.shapes) and not _stretched(*example[1:])):
+                example = (name, *pair.shapes)
+    scores = scores_of(matrix, len(names), resized, scheme)
     notes = [*scores.notes]
-    for side, what in enumerate(("the predictions", "the label maps")):
-        notes += name_mistakes((pair[side] for pair in looks), what)
+    for what, side in looks.items():
+        notes += side.mistakes(what)
     if mapped:
         ears = ", ears counted as skin" if ears_to_skin else ""
         notes.insert(0, f"note: predictions mapped from 19 to 11 classes, mode {mode}{ears}")
-    notes += _about_files(resized, repainted, scheme)
+    notes += _about_files(example, repainted, scheme)
     return replace(scores, notes=tuple(notes))
 
 
-def _about_files(resized: list[tuple], repainted: np.ndarray, scheme: Scheme) -> list[str]:
-    """Notes on predictions ``(name, shape, true shape)`` of another size, and on foreign palettes of either side."""
+def _about_files(example: tuple | None, repainted: np.ndarray, scheme: Scheme) -> list[str]:
+    """Notes on a prediction ``(name, shape, true shape)`` of another size, and on foreign palettes of either side."""
     notes = []
-    if resized:
-        # The first that was stretched says more than one that was only enlarged.
-        name, (h, w), (height, width) = next((r for r in resized if _stretched(*r[1:])), resized[0])
+    if example is not None:
+        name, (h, w), (height, width) = example
         notes.append(f"note: a resized prediction is {name}, {w} x {h} for a label map of {width} x {height}")
     if repainted[1]:
         notes.append(
@@ -98,15 +101,6 @@ class _Pair:
     looks: tuple[Look, Look]
     repainted: tuple[bool, bool]
     shapes: tuple[tuple[int, int], tuple[int, int]]
-
-
-def _in_threads(call: Callable[[str], _Pair], names: list[str]) -> Iterator[_Pair]:
-    """Results in the order of the names; the first exception ends it."""
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        try:
-            yield from pool.map(call, names)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _shape(label_map: np.ndarray) -> tuple[int, int]:

@@ -5,7 +5,6 @@ of the 19 classes that is in circulation.  Where parts lie says which: on a set 
 eye is right of the other.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,29 +77,46 @@ def _gap(places: tuple[np.ndarray, np.ndarray], a: int, b: int) -> float:
     return float(gap) if abs(gap) > (spread[a] + spread[b]) / 2 else 0.0
 
 
-def name_mistakes(looks: Iterable[Look], what: str) -> list[str]:
-    """A sentence with its evidence for each mistake that the maps called ``what`` show."""
-    looks = list(looks)
-    heights = [each.heights for each in looks if each.heights is not None]
-    if len(heights) >= FEWEST:
-        own, other = np.mean(heights, 0)
-        if other > own + 0.2:
+@dataclass
+class Looks:
+    """Where the parts of all label maps of a set lie: sums, whatever their number."""
+
+    right: int = 0
+    wrong: int = 0
+    """Maps with most left and right parts on their side, and on the other one."""
+    upright: int = 0
+    """Maps with :attr:`Look.heights`."""
+    heights: tuple[float, float] = (0.0, 0.0)
+    """Sums of theirs."""
+
+    def add(self, seen: Look) -> None:
+        """Count one more label map."""
+        self.right += seen.sides is True
+        self.wrong += seen.sides is False
+        if seen.heights is not None:
+            self.upright += 1
+            self.heights = (self.heights[0] + seen.heights[0], self.heights[1] + seen.heights[1])
+
+    def mistakes(self, what: str) -> list[str]:
+        """A sentence with its evidence for each mistake that the maps called ``what`` show."""
+        if self.upright >= FEWEST:
+            own, other = (total / self.upright for total in self.heights)
+            if other > own + 0.2:
+                return [
+                    f"warning: {what} look as if they had the other order of the 19 classes (skin, l_brow, r_brow, "
+                    f"l_eye, ..., hair, hat): brows, eyes, nose, lips, hair and neck are above each other as in a face "
+                    f"in {100 * other:.0f} % of cases when read so, and in {100 * own:.0f} % as they are; renumber them"
+                ]
+        sides = self.right + self.wrong
+        if sides < FEWEST or self.wrong < 0.1 * sides:
+            return []
+        if self.wrong > 0.9 * sides:
             return [
-                f"warning: {what} look as if they had the other order of the 19 classes (skin, l_brow, r_brow, l_eye, "
-                f"..., hair, hat): brows, eyes, nose, lips, hair and neck are above each other as in a face in "
-                f"{100 * other:.0f} % of cases when read so, and in {100 * own:.0f} % as they are; renumber them"
+                f"warning: {what} have left and right exchanged: in {self.wrong:,} of {sides:,} the left parts are on "
+                f"the side of the right ones; name sides from the subject in 19 classes and from the viewer in 11"
             ]
-    sides = [each.sides for each in looks if each.sides is not None]
-    wrong = sides.count(False)
-    if len(sides) < FEWEST or wrong < 0.1 * len(sides):
-        return []
-    if wrong > 0.9 * len(sides):
         return [
-            f"warning: {what} have left and right exchanged: in {wrong:,} of {len(sides):,} the left parts are on the "
-            f"side of the right ones; name sides from the subject in 19 classes and from the viewer in 11"
+            f"warning: {what} look as if some were mirrored without exchanging left and right classes: in "
+            f"{self.wrong:,} of {sides:,} the left parts are on the side of the right ones, in the others not; "
+            f"exchange the classes when a map is mirrored"
         ]
-    return [
-        f"warning: {what} look as if some were mirrored without exchanging left and right classes: in {wrong:,} of "
-        f"{len(sides):,} the left parts are on the side of the right ones, in the others not; exchange the classes "
-        f"when a map is mirrored"
-    ]

@@ -15,7 +15,7 @@ from wsfp_helpers.common.pictures import check_label_values, check_mode, open_pi
 from wsfp_helpers.data import celebamask, frl, helen, lapa
 from wsfp_helpers.data.folder import pictures_by_id
 from wsfp_helpers.labels import CELEBAMASK, LAPA, Scheme
-from wsfp_helpers.score.mistakes import Look, look, name_mistakes
+from wsfp_helpers.score.mistakes import Look, Looks, look
 
 KINDS = {
     "missing": "missing files",
@@ -240,11 +240,12 @@ def _check_files(report: Report, pictures: Collection[Path], maps: Collection[_M
             report.faults.append(found)
         elif (other := first.setdefault(found, path)) != path:
             report.add("duplicate picture", f"{path} is the same picture as {other}")
-    looks = []
+    looks = Looks()
     for faults, seen in thread_map(_check_map, maps, desc="label maps", **options):
         report.faults += faults
-        looks += [seen] if seen is not None else []
-    for text in name_mistakes(looks, "the label maps"):
+        if seen is not None:
+            looks.add(seen)
+    for text in looks.mistakes("the label maps"):
         report.add("mistake", text.removeprefix("warning: "))
 
 
