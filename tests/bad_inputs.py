@@ -374,6 +374,7 @@ def maps() -> Iterator[Case]:
         {"theta": True},
         {"theta": "0.5"},
         {"theta": 0.5, "more": 1},
+        {"theta": 0.5, "step": "x"},
     ):
         what = f"run.json is {json.dumps(content)}"
         yield case(what, command, lambda c=content: (fcam(), write("f/run.json", c)))
@@ -491,6 +492,23 @@ def label_maps() -> Iterator[Case]:
         }.items():  # fmt: skip
             yield case(f"merge: {name} is {what}", "data merge c --out out", partial(_celebamask, name, content))
         yield case(f"merge: no {name}", "data merge c --out out", partial(_celebamask, name, None))
+    yield case("shard: pictures that are no files of their own", "data shard synthfaces --out out")
+    yield case("shard: an unknown set", "data shard faces --out out")
+    yield case("shards: no index", "predict --parser weak --data shards/x --out out", lambda: os.makedirs(SHARDS_X))
+    for what, content in {"empty": b"", "a text": b"text"}.items():
+        make = partial(write, f"{SHARDS_X}/index.npz", content)
+        yield case(f"shards: the index is {what}", "predict --parser weak --data shards/x --out out", make)
+    yield case("shards: a shard is missing", "predict --parser weak --data shards/x --out out", _index)
+
+
+SHARDS_X = "cache/shards/x"
+
+
+def _index() -> None:
+    os.makedirs(SHARDS_X)
+    facts = json.dumps({"name": "x", "scheme": "celebamask", "licence": "", "framed": True})
+    rows = {"ids": np.array(["a"]), "labels": np.ones((1, 18), np.uint8), "places": np.array([[0, 512, 9]])}
+    np.savez(f"{SHARDS_X}/index.npz", facts=facts, sizes=[1024], **rows)
 
 
 CARD = {

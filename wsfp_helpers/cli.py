@@ -250,6 +250,22 @@ def data_merge(
         raise typer.Exit(1)
 
 
+@data.command("shard")
+def data_shard(
+    name: Annotated[str, typer.Argument(metavar="DATA", help="A set, as celebamask/train.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the shards, as $WSFP_DATA/shards/NAME.")],
+    a_shard: Annotated[int, typer.Option(min=1, max=10**6, help="Pictures of a tar file.")] = 1000,
+) -> None:
+    """Copy pictures into tar files, beside an index with their image-level labels; label maps stay where they are.
+
+    Below $WSFP_DATA/shards they are the data set shards/NAME.
+    """
+    from wsfp_helpers.data.shards import write_shards
+    from wsfp_helpers.profiles import source
+
+    typer.echo(write_shards(source(name).open().weak, out, a_shard))
+
+
 WeightNames = Annotated[list[str], typer.Argument(help="Names (wsfp weights list).")]
 
 

@@ -26,6 +26,8 @@ from wsfp_helpers.parsing.light import ParserConfig
 
 FOLDERS = {"celebamask": "CelebAMask-HQ", "lapa": "LaPa", "helen": "Helen"}
 """Folder of each full-size data set below ``$WSFP_DATA``."""
+SHARDS = "shards"
+"""Name of a set in shards, and folder of all of them below ``$WSFP_DATA``."""
 
 DEIT, FLIP = "weights/deit_small_patch16_224.safetensors", "weights/FLIP-base-16"
 CLIP, RESNET38 = "weights/CLIP-ViT-B-16-openai.safetensors", "weights/resnet38_a1.safetensors"
@@ -56,10 +58,12 @@ class Source:
     name: str
     """One of :data:`wsfp_helpers.data.sets.NAMES`."""
     split: str | None = None
-    """``None``: the set's default."""
+    """``None``: the set's default; of ``shards`` their folder below ``$WSFP_DATA/shards``."""
 
     def open(self) -> Faces:
         """The data set; raises :class:`InputError` that names the folder where a full-size one was looked for."""
+        if self.name == SHARDS:
+            return open_dataset(self.name, require(f"{SHARDS}/{self.split or ''}"))
         return open_dataset(self.name, require(FOLDERS[self.name]) if self.name in FOLDERS else None, self.split)
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -37,13 +38,13 @@ class Pictures(Protocol):
     def __getitem__(self, index: int, /) -> np.ndarray: ...
 
 
-def read_image(path: str | Path, least: int | None = None) -> np.ndarray:
+def read_image(path: str | Path, least: int | None = None, content: bytes | None = None) -> np.ndarray:
     """Read a picture as ``(H, W, 3)`` uint8 RGB with its EXIF orientation applied; 16-bit grey is scaled to 8 bits.
 
     With ``least`` a JPEG file may come at a half, a quarter or an eighth of its size, which is read so much faster, but
-    with at least so many pixels on its shorter side.
+    with at least so many pixels on its shorter side.  With ``content`` these bytes are the file, and ``path`` names it.
     """
-    with open_picture(path, least) as picture:
+    with open_picture(path, least, content) as picture:
         if picture.mode == "F":
             raise InputError(
                 f"{path} holds floating-point numbers (mode F), which say nothing of black and white: expected 8 or 16 "
@@ -128,15 +129,15 @@ def write_index_png(path: str | Path, label_map: np.ndarray, palette: np.ndarray
 
 
 @contextmanager
-def open_picture(path: str | Path, least: int | None = None) -> Iterator[Image.Image]:
+def open_picture(path: str | Path, least: int | None = None, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open and decode an image; raises :class:`InputError` naming the file when it is missing or damaged.
 
-    ``least`` as of :func:`read_image`.
+    ``least`` and ``content`` as of :func:`read_image`.
     """
-    existing_file(path, "image")
+    file = existing_file(path, "image") if content is None else BytesIO(content)
     with ExitStack() as stack:
         try:
-            picture = stack.enter_context(Image.open(path, formats=FORMATS))
+            picture = stack.enter_context(Image.open(file, formats=FORMATS))
             if least is not None:
                 picture.draft(None, (least, least))
             picture.load()

@@ -22,7 +22,7 @@ from wsfp_helpers.common.files import claim_folder, existing, hold_folder, read_
 from wsfp_helpers.common.pictures import open_picture, read_label_map, write_index_png
 from wsfp_helpers.common.threads import in_threads
 from wsfp_helpers.data.faces import Faces, announce, present_classes
-from wsfp_helpers.data.folder import check_there, read_picture
+from wsfp_helpers.data.folder import PictureFiles, check_there
 from wsfp_helpers.data.weak import WeakFaces, uniform_subset
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS
 from wsfp_helpers.palette import PALETTE
@@ -57,7 +57,7 @@ def celebamask(
     row, read_map, sources = _masks(root)
     labels = label_table(f"celebamask-{split}", ids, partial(row, root), sources)
     announce(LICENCE)
-    weak = WeakFaces(name, ids, partial(read_picture, pictures), labels, licence=LICENCE)
+    weak = WeakFaces(name, ids, PictureFiles(pictures), labels, licence=LICENCE)
     return Faces(weak, partial(read_map, root))
 
 

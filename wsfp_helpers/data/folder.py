@@ -78,7 +78,7 @@ def paired(
     ids, read_map = list(pictures), partial(_read_map, pictures, maps, scheme)
     sources = maps.values()
     labels = label_table(name.replace(" ", "-"), ids, lambda key: present_classes(read_map(key), scheme), sources)
-    return Faces(WeakFaces(name, ids, partial(read_picture, pictures), labels, scheme, licence, framed), read_map)
+    return Faces(WeakFaces(name, ids, PictureFiles(pictures), labels, scheme, licence, framed), read_map)
 
 
 def check_there(name: str, paths: Iterable[Path], what: str) -> None:
@@ -92,9 +92,12 @@ def check_there(name: str, paths: Iterable[Path], what: str) -> None:
         )
 
 
-def read_picture(pictures: Mapping[str, Path], key: str) -> np.ndarray:
-    """Picture ``(H, W, 3)`` uint8 of an id, from the paths by id."""
-    return read_image(pictures[key])
+class PictureFiles(dict[str, Path]):
+    """Files of pictures by id; called with an id it reads the picture ``(H, W, 3)`` uint8."""
+
+    def __call__(self, key: str) -> np.ndarray:
+        """See the class."""
+        return read_image(self[key])
 
 
 def _read_map(pictures: Mapping[str, Path], maps: Mapping[str, Path], scheme: Scheme, key: str) -> np.ndarray:

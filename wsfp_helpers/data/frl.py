@@ -28,7 +28,7 @@ from wsfp_helpers.common.cache import cache_dir, data_dirs
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import ASSETS, existing, existing_file
 from wsfp_helpers.data.faces import Faces
-from wsfp_helpers.data.folder import read_picture
+from wsfp_helpers.data.folder import PictureFiles
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, IGNORE
 
@@ -74,7 +74,7 @@ def frl_london(root: str | Path | None = None) -> Faces:
     ages = np.array([float("nan") if row["face_age"] == "NA" else float(row["face_age"]) for row in facts])
     labels = np.array([[name in set(SCORED) - hidden.get(key, set()) for name in COMPONENTS] for key in ids])
     pictures = {key: stills / f"{key}.jpg" for key in ids}
-    weak = WeakFaces(NAME, ids, partial(read_picture, pictures), labels, licence=LICENCE, framed=False)
+    weak = WeakFaces(NAME, ids, PictureFiles(pictures), labels, licence=LICENCE, framed=False)
     gender, ethnicity = (np.array([row[column] for row in facts]) for column in ("face_gender", "face_eth"))
     bands = np.array([age_band(age) for age in ages])
     groups = {"gender": gender, "age band": bands, "ethnicity": ethnicity}

@@ -15,7 +15,7 @@ from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import claim_folder, existing, hold_folder, read_rows
 from wsfp_helpers.common.pictures import open_picture, picture_size, write_index_png
 from wsfp_helpers.data.faces import Faces, announce, present_classes
-from wsfp_helpers.data.folder import check_there, find_pictures, paired, read_picture
+from wsfp_helpers.data.folder import PictureFiles, check_there, find_pictures, paired
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import LAPA
 from wsfp_helpers.palette import LAPA_PALETTE
@@ -76,7 +76,7 @@ def _smith(root: Path, split: str) -> Faces:
     check_there(name, maps, "soft label maps")
     read_map = partial(read_soft_map, root)
     labels = label_table(f"helen-{split}", ids, lambda key: present_classes(read_map(key), LAPA), maps)
-    weak = WeakFaces(name, ids, partial(read_picture, pictures), labels, LAPA, LICENCE, framed=False)
+    weak = WeakFaces(name, ids, PictureFiles(pictures), labels, LAPA, LICENCE, framed=False)
     return Faces(weak, read_map)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data.faces import Faces
 
-NAMES = ("synthfaces", "frl-london", "celebamask", "lapa", "helen", "folder")
+NAMES = ("synthfaces", "frl-london", "celebamask", "lapa", "helen", "folder", "shards")
 """Data sets that :func:`open_dataset` knows."""
 
 
@@ -24,7 +24,7 @@ def open_dataset(name: str, root: str | Path | None = None, split: str | None = 
     if root is None and name not in ("synthfaces", "frl-london"):
         raise InputError(f"data set {name!r} needs the folder of your own copy as root")
     own = "" if root is None else root
-    if split is not None and name in ("frl-london", "folder"):
+    if split is not None and name in ("frl-london", "folder", "shards"):
         raise InputError(f"data set {name!r} has no splits, got {split!r}: leave the split out")
     match name:
         case "synthfaces":
@@ -36,12 +36,7 @@ def open_dataset(name: str, root: str | Path | None = None, split: str | None = 
 
             return frl_london(root)
         case "celebamask":
-            from wsfp_helpers.data.celebamask import celebamask
-
-            part, dash, count = (split or "train").partition("-")
-            if dash and not re.fullmatch("[0-9]{1,9}", count):
-                raise InputError(f"unknown split {split!r} of CelebAMask-HQ: expected for example train or train-3820")
-            return celebamask(own, part, int(count) if count else None)
+            return _celebamask(own, split or "train")
         case "lapa":
             from wsfp_helpers.data.lapa import lapa
 
@@ -50,7 +45,20 @@ def open_dataset(name: str, root: str | Path | None = None, split: str | None = 
             from wsfp_helpers.data.helen import helen
 
             return helen(own, split or "test")
+        case "shards":
+            from wsfp_helpers.data.shards import shards
+
+            return shards(own)
         case _:
             from wsfp_helpers.data.folder import folder
 
             return folder(own)
+
+
+def _celebamask(root: str | Path, split: str) -> Faces:
+    from wsfp_helpers.data.celebamask import celebamask
+
+    part, dash, count = split.partition("-")
+    if dash and not re.fullmatch("[0-9]{1,9}", count):
+        raise InputError(f"unknown split {split!r} of CelebAMask-HQ: expected for example train or train-3820")
+    return celebamask(root, part, int(count) if count else None)
