@@ -396,13 +396,15 @@ def fcam(
     out: Annotated[Path, typer.Option(help="Folder for the maps.")],
     part: Part = "train",
     shard: Shard = "0/1",
+    checkpoint: Annotated[bool, typer.Option("--checkpoint", help="Of a training under way: its last state.")] = False,
     settings: Settings = None,
 ) -> None:
     """Extract the activation maps of every picture for the parts on its list (section 3.1)."""
-    from wsfp_helpers.stages import read_run, run_fcam
+    from wsfp_helpers.stages import read_run, run_fcam, unfinished
 
     config = _with_settings(read_run(run), settings)
-    _say(f"{len(run_fcam(run, out, part, _shard(shard), config))} pictures in {out}")
+    found = run_fcam(run, out, part, _shard(shard), config, checkpoint)
+    _say(f"{len(found)} pictures in {out}{unfinished(out)}")
 
 
 @app.command()
@@ -415,9 +417,10 @@ def pseudo(
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes.")] = 1,
 ) -> None:
     """Turn maps into pseudo labels: index PNGs of 19 classes."""
-    from wsfp_helpers.stages import run_pseudo
+    from wsfp_helpers.stages import run_pseudo, unfinished
 
-    typer.echo(run_pseudo(fcams, out, theta, workers))
+    of_a_checkpoint = unfinished(fcams)
+    typer.echo(f"{run_pseudo(fcams, out, theta, workers)}{of_a_checkpoint}")
 
 
 @app.command()

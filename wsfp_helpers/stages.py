@@ -50,7 +50,7 @@ from wsfp_helpers.method import ccd
 from wsfp_helpers.method.fcam import FcamFolder, extract_to_folder
 from wsfp_helpers.method.pseudo import read_targets, write_pseudo_labels
 from wsfp_helpers.method.regions import Accepted, RegionConfig, find_regions
-from wsfp_helpers.method.train import MODEL, load_model, preset, train
+from wsfp_helpers.method.train import CHECKPOINT, MODEL, load_model, load_vit, newest_weights, preset, train
 from wsfp_helpers.method.vit import MultiClassTokenViT
 from wsfp_helpers.nets.trunk import features
 from wsfp_helpers.palette import PALETTE
@@ -76,6 +76,8 @@ class Reading:
     """What the maps of a run are read with."""
 
     theta: float
+    step: int | None = None
+    """Of the checkpoint that the maps are of; ``None`` at the end of the training."""
 
     def __post_init__(self) -> None:
         check_range(self, theta=(0, 1))
@@ -225,8 +227,13 @@ def load_run(folder: str | Path) -> tuple[MultiClassTokenViT, Profile]:
     Raises:
         InputError: The folder is no run, or its training has not ended.
     """
-    made = read_run(folder)
-    model = existing(Path(folder) / MODEL, "trained model (did the training end? start it again)")
+    made, path = read_run(folder), Path(folder) / MODEL
+    if not path.exists() and (Path(folder) / CHECKPOINT).exists():
+        raise InputError(
+            f"the training in {folder} has not ended: wait, start it again, or look at its last checkpoint with "
+            f"`wsfp fcam --checkpoint`"
+        )
+    model = existing(path, "trained model (did the training end? start it again)")
     return load_model(made.model.empty(), model), made
 
 
@@ -256,28 +263,44 @@ def run_fcam(
     part: str = "train",
     shard: tuple[int, int] = (0, 1),
     config: Profile | None = None,
+    checkpoint: bool = False,
 ) -> FcamFolder:
     """Extract the FCAMs of ``part`` with the model of a run directory; what is there already is kept.
 
     Of several processes (``accelerate launch``) each takes its share; ``shard=(i, n)`` is the i-th of n without it.
-    ``config`` reads the maps in another way, or of other data, than the profile of the run says.
+    ``config`` reads the maps in another way, or of other data, than the profile of the run says.  ``checkpoint`` takes
+    the last checkpoint of a training that has not ended; :func:`unfinished` says so of the folder.
     """
-    vit, made = load_run(run)
+    if checkpoint:
+        made = read_run(run)
+        weights, step = newest_weights(Path(run), made.train)
+        vit = load_vit(made.model.empty(), weights, run)
+    else:
+        (vit, made), step = load_run(run), None
     config, state = config or made, processes()
     share = shard if shard[1] > 1 else (state.process_index, state.num_processes)
     extract_to_folder(vit.to(device()), config.faces(part).weak, out, config.fcam, share)
     if state.is_main_process:
-        write_json(Path(out) / _READING, asdict(Reading(config.theta)))
+        write_json(Path(out) / _READING, asdict(Reading(config.theta, step)))
     state.wait_for_everyone()
     return FcamFolder(out)
 
 
+def unfinished(fcams: str | Path) -> str:
+    """In words, that the maps of a folder are of a training that had not ended; empty where it had."""
+    step = _read_reading(fcams).step
+    return f", of step {step:,} of a training that had not ended" if step else ""
+
+
+def _read_reading(fcams: str | Path) -> Reading:
+    """What the maps of a folder are read with; those of version 0.1 do not say, and are of the paper's threshold."""
+    path = Path(fcams) / _READING
+    return read_config(Reading, read_json(path), path) if path.exists() else Reading(profile("paper").theta)
+
+
 def run_pseudo(fcams: str | Path, out: str | Path, theta: float | None = None, workers: int = 1) -> Path:
     """Pseudo labels of a folder of FCAMs, by default at the ``theta`` of the run that they are of; returns ``out``."""
-    if theta is None:
-        reading = Path(fcams) / _READING
-        made = read_config(Reading, read_json(reading), reading) if reading.exists() else profile("paper")
-        theta = made.theta
+    theta = _read_reading(fcams).theta if theta is None else theta
     return write_pseudo_labels(fcams, out, theta, workers=workers)
 
 

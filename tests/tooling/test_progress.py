@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from wsfp_helpers import stages
+from wsfp_helpers import cli, stages
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.method.fcam import extract
@@ -64,6 +65,31 @@ def test_under_way_the_last_checkpoint_is_asked(run, reported, tmp_path):
     for name in ("config.json", "metrics.jsonl", CHECKPOINT):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     assert progress.report(tmp_path, 6) == reported[1]
+
+
+def test_maps_of_a_checkpoint_say_so(run, tmp_path):
+    """Those of the last step are those of the end; without being asked for they are refused."""
+    under_way = tmp_path / "run"
+    under_way.mkdir()
+    for name in ("config.json", CHECKPOINT):
+        (under_way / name).write_bytes((run / name).read_bytes())
+    command = ["fcam", "--run", str(under_way), "--out", str(tmp_path / "fcams"), "--part", "val"]
+    refused = CliRunner().invoke(cli.app, command)
+    assert refused.exit_code == 2 and "has not ended: wait" in refused.stderr and "--checkpoint" in refused.stderr
+    said = CliRunner().invoke(cli.app, [*command, "--checkpoint"])
+    note = "of step 4 of a training that had not ended"
+    assert said.exit_code == 0 and f"8 pictures in {tmp_path / 'fcams'}, {note}" in said.stdout
+    stages.run_fcam(run, tmp_path / "ended", "val", checkpoint=True)
+    maps = [path.name for path in (tmp_path / "fcams").glob("*.safetensors")]
+    assert len(maps) == 8
+    assert all((tmp_path / "fcams" / name).read_bytes() == (tmp_path / "ended" / name).read_bytes() for name in maps)
+    for folder, words in (("fcams", note), ("ended", "")):
+        labels = tmp_path / f"labels-of-{folder}"
+        said = CliRunner().invoke(cli.app, ["pseudo", "--fcams", str(tmp_path / folder), "--out", str(labels)])
+        assert said.exit_code == 0 and said.stdout.strip() == f"{labels}{words and ', ' + words}"
+    with pytest.raises(InputError, match="has no checkpoint yet"):
+        (under_way / CHECKPOINT).unlink()
+        stages.run_fcam(under_way, tmp_path / "fcams", "val", checkpoint=True)
 
 
 def test_following_ends_with_the_training(run, reported, tmp_path, monkeypatch):

@@ -22,7 +22,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.accelerator import new_accelerator
-from wsfp_helpers.common.checkpoints import load_strictly, read_weights, restore_state, save_state, save_weights
+from wsfp_helpers.common.checkpoints import (
+    load_strictly,
+    read_about,
+    read_weights,
+    restore_state,
+    save_state,
+    save_weights,
+)
 from wsfp_helpers.common.configs import LAST_SEED, check_range
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import IMAGENET_MEAN, IMAGENET_STD, flip_image, normalise, resize, to_tensor
@@ -353,10 +360,33 @@ def train(
 
 def load_model(vit: MultiClassTokenViT, path: str | Path) -> MultiClassTokenViT:
     """Fill ``vit`` from a ``model.safetensors``; raises :class:`InputError` for a truncated file or another model."""
-    weights = read_weights(path, "weights of a trained network", "train it again")
+    return load_vit(vit, read_weights(path, "weights of a trained network", "train it again"), path)
+
+
+def load_vit(vit: MultiClassTokenViT, weights: Mapping[str, Tensor], path: object) -> MultiClassTokenViT:
+    """Fill ``vit`` from the ``weights`` of a :class:`DisFaceRep`; ``path``, where they are from, is for an error."""
     own = {name.removeprefix("vit."): value for name, value in weights.items() if name.startswith("vit.")}
     load_strictly(vit, own, path, "it was trained with another profile: use its own")
     return vit.eval()
+
+
+def newest_weights(run: Path, config: TrainConfig) -> tuple[dict[str, Tensor], int | None]:
+    """Weights of :class:`DisFaceRep` in a run directory: of the end, else of the last checkpoint, and its step.
+
+    Raises :class:`InputError` when the run of ``config`` has no checkpoint yet.
+    """
+    if (run / MODEL).exists():
+        return read_weights(run / MODEL, "weights of a trained network", "train it again"), None
+    path = run / CHECKPOINT
+    if not path.exists():
+        raise InputError(
+            f"{run} has no checkpoint yet: one is written every {config.save_every} steps (train.save_every)"
+        )
+    found, start = read_weights(path, "training state", "wait for the next checkpoint"), "model."
+    if config.ema:
+        start = "ema.module."
+    own = {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
+    return own, int(read_about(path, "training state").get("step", -1))
 
 
 def make_augmentation(

@@ -14,8 +14,7 @@ import torch
 from torch.utils.data import default_collate
 from tqdm.auto import tqdm
 
-from wsfp_helpers.common.checkpoints import load_strictly, read_about, read_weights
-from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.checkpoints import load_strictly, read_about
 from wsfp_helpers.common.files import append_row, atomic_path
 from wsfp_helpers.common.machine import device
 from wsfp_helpers.common.runs import read_metrics
@@ -24,7 +23,7 @@ from wsfp_helpers.labels import COMPONENTS, PROMPTS
 from wsfp_helpers.method.fcam import Fcam, extract
 from wsfp_helpers.method.pseudo import pseudo_label
 from wsfp_helpers.method.tcd import Objective
-from wsfp_helpers.method.train import CHECKPOINT, MODEL, DisFaceRep, TrainingSet
+from wsfp_helpers.method.train import CHECKPOINT, MODEL, DisFaceRep, TrainingSet, newest_weights
 from wsfp_helpers.method.vit import Projector
 from wsfp_helpers.nets.vlm import VisionLanguageModel
 from wsfp_helpers.notebook.plots import DPI, gallery, heat, overlay
@@ -109,21 +108,14 @@ def _step(run: Path) -> int:
 
 def _newest(run: Path, config: Profile, vlm: VisionLanguageModel | None) -> tuple[int, DisFaceRep]:
     """The step, and the network at it: of the end, else of the last checkpoint."""
+    weights, step = newest_weights(run, config.train)
+    if step is None:
+        metrics = read_metrics(run)
+        step = int(metrics[-1]["step"]) if metrics else 0
     vit = config.model.empty()
     projector = Projector(vit.cls_token.shape[-1], out=vlm.text(PROMPTS).shape[-1]) if vlm is not None else None
     model = DisFaceRep(vit, projector)
-    if (run / MODEL).exists():
-        path, start, metrics = run / MODEL, "", read_metrics(run)
-        step = int(metrics[-1]["step"]) if metrics else 0
-    elif (run / CHECKPOINT).exists():
-        path, start, step = run / CHECKPOINT, "model.", _step(run)
-    else:
-        raise InputError(
-            f"{run} has no checkpoint yet: one is written every {config.train.save_every} steps (train.save_every)"
-        )
-    found = read_weights(path, "training state", "wait for the next checkpoint")
-    own = {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
-    load_strictly(model, own, path, "is the folder that of `wsfp train`?")
+    load_strictly(model, weights, run, "is the folder that of `wsfp train`?")
     return step, model.to(device()).eval()
 
 
