@@ -1,5 +1,7 @@
 """`wsfp plan`: arithmetic, what does not fit, and what would.  That it times every stage: test_full_size.py."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -9,31 +11,52 @@ from wsfp_helpers import cli
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.tooling import plan
-from wsfp_helpers.tooling.plan import MANY, Cost, Plan
+from wsfp_helpers.tooling.plan import MANY, Cost, Plan, Spent
 
-MAPS = Cost("fcam", "picture", lambda n: n, 0.5, bytes_a_unit=1e6)
-TRAIN = Cost("train", "step", lambda n: 45 * (n // 36), 0.8, bytes_once=2 * 10**9, gpu=2**34)
+MAPS = Cost("fcam", "picture", lambda n: n, 0.5, bytes_a_unit=1e6, memory=10**9)
+TRAIN = Cost("train", "step", lambda n: 45 * (n // 36), 0.8, bytes_once=2 * 10**9, gpu=2**34, memory=5 * 10**9)
+ENOUGH = 16 * 10**9
+"""Bytes of memory."""
 
 
 def test_hours_and_disk_of_the_papers_set_and_of_ten_million():
-    made = Plan((MAPS, TRAIN), (), 10**12)
+    made = Plan((MAPS, TRAIN), (), 10**12, ENOUGH)
     assert MAPS.hours(24_183) == pytest.approx(24_183 / 7200) and TRAIN.hours(24_183) == pytest.approx(671 * 45 / 4500)
     assert made.disk(24_183) == pytest.approx(26.183e9) and made.disk(MANY) == pytest.approx(10_002e9)
     assert made.fitting() == 998_000 and made.problems == []
     lines = str(made).splitlines()
     total = next(line for line in lines if line.startswith("all"))
     assert total.split() == ["all", "10.1", "26.2", "4,166.7", "10,002.0"]
-    assert "16.0" in next(line for line in lines if line.startswith("train"))
+    row = next(line for line in lines if line.startswith("train")).split()
+    assert row[3:5] == ["16.0", "5.0"] and "for 10,000,000 pictures a process needs up to 15.0 GB" in lines[-1]
 
 
 def test_a_disk_that_is_too_small_is_said_with_what_it_would_hold():
-    made = Plan((MAPS, TRAIN), (), 3 * 10**9)
+    made = Plan((MAPS, TRAIN), (), 3 * 10**9, ENOUGH)
     (problem,) = made.problems
     assert "need 26 GB" in problem and "3 GB are free" in problem and "at most 1,000 pictures" in problem
 
 
 def test_a_disk_without_room_for_the_weights_holds_nothing():
-    assert Plan((MAPS, TRAIN), (), 10**9).fitting() == 0
+    assert Plan((MAPS, TRAIN), (), 10**9, ENOUGH).fitting() == 0
+
+
+def test_a_memory_that_is_too_small_is_said_with_the_stages_that_need_more():
+    (problem,) = Plan((MAPS, TRAIN), (), 10**12, 4 * 10**9).problems
+    assert problem.startswith("train need up to 5.0 GB of memory, the machine has 4.0 GB: ")
+    assert "--set train.workers=0" in problem
+
+
+def test_what_a_call_takes_is_watched():
+    def work():
+        ones = np.ones(2 * 10**7)
+        time.sleep(0.4)
+        return ones.sum()
+
+    spent, result = plan._timed(work)
+    before, _ = plan._timed(lambda: None)
+    assert result == 2 * 10**7 and spent.seconds > 0 and spent.gpu == 0
+    assert 10**8 < before.memory < spent.memory < before.memory + 4 * 10**8
 
 
 def test_a_batch_that_does_not_fit_is_taken_in_the_fewest_pieces_that_do(monkeypatch, tmp_path):
@@ -43,19 +66,21 @@ def test_a_batch_that_does_not_fit_is_taken_in_the_fewest_pieces_that_do(monkeyp
         tried.append(size)
         if size > 9:
             raise torch.cuda.OutOfMemoryError
-        return 2.0, 7
+        return Spent(2.0, 7, 8)
 
     monkeypatch.setattr(plan, "_time_steps", time_steps)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     cost = plan._training(profile("paper"), None, tmp_path)
     assert tried == [36, 18, 12, 9] and "--set train.batch_size=9 --set train.accumulate=4" in cost.advice
     assert cost.hours(24_183) == pytest.approx(45 * (24_183 // 9) * 2 / 3600)
-    assert any("train.accumulate=4" in problem for problem in Plan((cost,), (), 10**12).problems)
+    assert any("train.accumulate=4" in problem for problem in Plan((cost,), (), 10**12, ENOUGH).problems)
 
 
 @pytest.mark.parametrize(("free", "code"), [(10**12, 0), (10**9, 1)])
 def test_the_command_ends_with_1_where_the_run_does_not_fit(monkeypatch, free, code):
-    monkeypatch.setattr(plan, "make_plan", lambda config, out, work: Plan((MAPS, TRAIN), ("nothing is real",), free))
+    monkeypatch.setattr(
+        plan, "make_plan", lambda config, out, work: Plan((MAPS, TRAIN), ("nothing is real",), free, ENOUGH)
+    )
     result = CliRunner().invoke(cli.app, ["plan", "--profile", "paper"])
     assert result.exit_code == code and "nothing is real" in result.stdout
     assert ("does not fit: " in result.stdout) == bool(code)

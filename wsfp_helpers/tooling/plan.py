@@ -1,4 +1,4 @@
-"""`wsfp plan`: hours, GPU memory and disk of the paper profile here, from a few real steps of every stage."""
+"""`wsfp plan`: hours, memory and disk of the paper profile here, from a few real steps of every stage."""
 
 import operator
 import shutil
@@ -14,6 +14,7 @@ import torch
 
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.machine import device, machine
+from wsfp_helpers.common.memory import PeakMemory, all_memory
 from wsfp_helpers.data.celebamask import COUNTS
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.boxes import detect_dataset, read_boxes
@@ -30,14 +31,16 @@ from wsfp_helpers.tooling.smoke import Trial, full_size_trial
 MANY = 10_000_000
 PICTURES = 20
 """Pictures of the trial, of which 16 are for training."""
+A_PICTURE = 1000
+"""Bytes of memory that a picture of the set takes in every process: its id, its labels, and where its files are."""
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage costs: seconds, and bytes of disk, a unit of work, bytes that it keeps once, and GPU memory.
+    """What a stage costs: seconds, and bytes of disk, a unit of work, bytes that it keeps once, and memory.
 
-    ``units(n)`` is its work for ``n`` training pictures.
+    ``units(n)`` is its work for ``n`` training pictures; ``gpu`` and ``memory``, of the machine, are bytes at most.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Cost:
     bytes_a_unit: float = 0
     bytes_once: int = 0
     gpu: int = 0
+    memory: int = 0
     advice: str = ""
 
     def hours(self, pictures: int) -> float:
@@ -57,14 +61,33 @@ class Cost:
         """Bytes that it writes for so many training pictures."""
         return self.units(pictures) * self.bytes_a_unit + self.bytes_once
 
+    def needs(self, pictures: int) -> int:
+        """Bytes of memory, of which those of the trial's few pictures were measured, for so many training pictures."""
+        return self.memory + A_PICTURE * pictures
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a call took: seconds, and bytes of the GPU and of the machine's memory at most."""
+
+    seconds: float
+    gpu: int
+    memory: int
+
+    @property
+    def most(self) -> dict[str, int]:
+        """Both of memory, as :class:`Cost` names them."""
+        return {"gpu": self.gpu, "memory": self.memory}
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The costs of all stages, what was not real in measuring them, and the free bytes where the runs will be."""
+    """The costs of all stages, what was not real in measuring them, free bytes where the runs will be, and memory."""
 
     costs: tuple[Cost, ...]
     replaced: tuple[str, ...]
     free: int
+    memory: int
 
     @property
     def problems(self) -> list[str]:
@@ -75,6 +98,13 @@ class Plan:
             found.append(
                 f"the runs need {needed / 1e9:,.0f} GB of disk, {self.free / 1e9:,.0f} GB are free: free "
                 f"{(needed - self.free) / 1e9:,.0f} GB, or train on at most {self.fitting():,} pictures"
+            )
+        if large := [cost for cost in self.costs if cost.needs(pictures) > self.memory]:
+            most = max(cost.needs(pictures) for cost in large)
+            found.append(
+                f"{', '.join(cost.name for cost in large)} need up to {most / 1e9:,.1f} GB of memory, the machine has "
+                f"{self.memory / 1e9:,.1f} GB: take a larger one, or fewer processes that load pictures (--set "
+                f"train.workers=0 --set parser.workers=0)"
             )
         return found
 
@@ -90,15 +120,26 @@ class Plan:
     def __str__(self) -> str:
         counts = (COUNTS["train"], MANY)
         heads = "".join(f"{f'h, {count:,}':>14}{'GB':>9}" for count in counts)
-        lines = [f"{machine()}; {_card()}", *self.replaced, f"{'':9}{'s a unit':>10}  {'unit':22}{'GPU GiB':>8}{heads}"]
+        lines = [
+            f"{machine()}; {_card()}",
+            *self.replaced,
+            f"{'':9}{'s a unit':>10}  {'unit':22}{'GPU GiB':>8}{'RAM GB':>8}{heads}",
+        ]
         for cost in self.costs:
             cells = "".join(f"{cost.hours(count):14,.1f}{cost.disk(count) / 1e9:9,.1f}" for count in counts)
             gpu = f"{cost.gpu / 2**30:.1f}" if cost.gpu else "-"
-            lines.append(f"{cost.name:9}{cost.seconds:10.3f}  {cost.unit:22}{gpu:>8}{cells}")
+            lines.append(
+                f"{cost.name:9}{cost.seconds:10.3f}  {cost.unit:22}{gpu:>8}{cost.needs(counts[0]) / 1e9:8.1f}{cells}"
+            )
         cells = "".join(
             f"{sum(cost.hours(count) for cost in self.costs):14,.1f}{self.disk(count) / 1e9:9,.1f}" for count in counts
         )
-        lines += [f"{'all':51}{cells}", f"{self.free / 1e9:,.0f} GB are free: for {self.fitting():,} training pictures"]
+        many = max(cost.needs(MANY) for cost in self.costs)
+        lines += [
+            f"{'all':59}{cells}",
+            f"{self.free / 1e9:,.0f} GB are free: for {self.fitting():,} training pictures",
+            f"{self.memory / 1e9:,.1f} GB of memory; for {MANY:,} pictures a process needs up to {many / 1e9:,.1f} GB",
+        ]
         return "\n".join([*lines, *(f"does not fit: {problem}" for problem in self.problems)])
 
 
@@ -114,7 +155,7 @@ def make_plan(config: Profile, out: Path, work: Path | None = None) -> Plan:
     with full_size_trial(work / "data", PICTURES, config) as trial, TemporaryDirectory(dir=work) as folder:
         costs = tuple(_measure(trial, Path(folder)))
     place = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
-    return Plan(costs, trial.replaced, shutil.disk_usage(place).free)
+    return Plan(costs, trial.replaced, shutil.disk_usage(place).free, all_memory())
 
 
 def _measure(trial: Trial, folder: Path) -> Iterator[Cost]:
@@ -122,26 +163,26 @@ def _measure(trial: Trial, folder: Path) -> Iterator[Cost]:
     some = faces.subset(range(few))
     detector, boxes = find_detector(config, trial.detector), folder / "boxes.jsonl"
     detect_dataset(some.subset([0]), detector, folder / "first.jsonl")  # what happens once in a process is not timed
-    seconds, gpu, _ = _timed(lambda: detect_dataset(some, detector, boxes))
-    yield Cost("ccd", "picture", lambda n: n, seconds / few, boxes.stat().st_size / few, gpu=gpu)
+    spent, _ = _timed(lambda: detect_dataset(some, detector, boxes))
+    yield Cost("ccd", "picture", lambda n: n, spent.seconds / few, boxes.stat().st_size / few, **spent.most)
 
     masked = mask_faces(some, read_boxes(boxes), config.ccd or CCDConfig(), 0)
     yield _training(config, masked, folder / "run")
 
     vit, fcams = config.model.build().to(device()), folder / "fcams"
     extract_to_folder(vit, some.subset([0]), folder / "first", config.fcam)
-    seconds, gpu, _ = _timed(lambda: extract_to_folder(vit, some, fcams, config.fcam))
-    yield Cost("fcam", "picture", lambda n: n, seconds / few, _size(fcams) / few, gpu=gpu)
-    seconds, _, labels = _timed(lambda: write_pseudo_labels(fcams, folder / "labels", config.theta))
-    yield Cost("pseudo", "picture, one process", lambda n: n, seconds / few, _size(labels) / few)
+    spent, _ = _timed(lambda: extract_to_folder(vit, some, fcams, config.fcam))
+    yield Cost("fcam", "picture", lambda n: n, spent.seconds / few, _size(fcams) / few, **spent.most)
+    spent, labels = _timed(lambda: write_pseudo_labels(fcams, folder / "labels", config.theta))
+    yield Cost("pseudo", "picture, one process", lambda n: n, spent.seconds / few, _size(labels) / few, **spent.most)
 
     assert isinstance(config.parser, DeepLabConfig)
     yield (cost := _parser(config.parser, some, labels, folder))
     if cost.advice:
         return
     test = config.faces("test").weak.subset([0])
-    seconds, gpu, found = _timed(lambda: predict_set(test, folder / "test", folder / "parser.safetensors"))
-    yield Cost("predict", "test picture", lambda n: COUNTS["test"], seconds, _size(found), gpu=gpu)
+    spent, found = _timed(lambda: predict_set(test, folder / "test", folder / "parser.safetensors"))
+    yield Cost("predict", "test picture", lambda n: COUNTS["test"], spent.seconds, _size(found), **spent.most)
 
 
 def _training(config: Profile, faces: WeakFaces, run: Path) -> Cost:
@@ -150,7 +191,7 @@ def _training(config: Profile, faces: WeakFaces, run: Path) -> Cost:
     for pieces in (each for each in range(1, whole.batch_size + 1) if whole.batch_size % each == 0):
         size = whole.batch_size // pieces if cuda else 1
         try:
-            seconds, gpu = _time_steps(config, faces, size, run)
+            spent = _time_steps(config, faces, size, run)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             continue
@@ -159,7 +200,9 @@ def _training(config: Profile, faces: WeakFaces, run: Path) -> Cost:
             f"a batch of {whole.batch_size} needs more memory than the GPU has, {pieces} pieces of it do not: --set "
             f"train.batch_size={size} --set train.accumulate={pieces}"
         )
-        return Cost("train", f"step of {size} pictures", units, seconds, 0, _size(run), gpu, advice * (pieces > 1))
+        advice *= pieces > 1
+        unit = f"step of {size} pictures"
+        return Cost("train", unit, units, spent.seconds, 0, _size(run), advice=advice, **spent.most)
     return Cost("train", "step", partial(_steps, whole.epochs, 1), 0, advice="the GPU has too little memory for one")
 
 
@@ -167,8 +210,8 @@ def _steps(epochs: int, size: int, pictures: int) -> int:
     return epochs * (pictures // size)
 
 
-def _time_steps(config: Profile, faces: WeakFaces, size: int, run: Path) -> tuple[float, int]:
-    """Seconds of a training step after the first, and bytes of the GPU at most."""
+def _time_steps(config: Profile, faces: WeakFaces, size: int, run: Path) -> Spent:
+    """Seconds of a training step after the first, and bytes at most."""
     steps, times = 6 if torch.cuda.is_available() else 2, []
     settings = replace(config.train, epochs=1, batch_size=size, accumulate=1)
     vlm = config.load_vlm() if settings.tcd else None
@@ -177,8 +220,8 @@ def _time_steps(config: Profile, faces: WeakFaces, size: int, run: Path) -> tupl
         times.append(time.perf_counter())
 
     pictures = _repeated(faces, size * steps)
-    _, gpu, _ = _timed(lambda: train(config.model.build(), pictures, settings, run, vlm, note))
-    return (times[-1] - times[0]) / (steps - 1), gpu
+    spent, _ = _timed(lambda: train(config.model.build(), pictures, settings, run, vlm, note))
+    return replace(spent, seconds=(times[-1] - times[0]) / (steps - 1))
 
 
 def _parser(settings: DeepLabConfig, faces: WeakFaces, labels: Path, folder: Path) -> Cost:
@@ -187,33 +230,35 @@ def _parser(settings: DeepLabConfig, faces: WeakFaces, labels: Path, folder: Pat
     fit = settings.fit if cuda else replace(settings.fit, batch=1)
     shorter, longer = (2, 6) if cuda else (1, 2)
 
-    def timed(steps: int) -> tuple[float, int, DeepLabParser]:
+    def timed(steps: int) -> tuple[Spent, DeepLabParser]:
         short = replace(settings, fit=replace(fit, steps=steps))
         return _timed(lambda: short.train(faces, target, folder=folder / f"parser-{steps}"))
 
     whole = partial(operator.mul, settings.fit.steps * settings.fit.batch / fit.batch / COUNTS["train"])
     try:
-        (first, _, _), (seconds, gpu, parser) = timed(shorter), timed(longer)
+        (first, _), (spent, parser) = timed(shorter), timed(longer)
     except torch.cuda.OutOfMemoryError:
         advice = f"a batch of {fit.batch} needs more memory than the GPU has: launch it on {fit.batch} of them"
         return Cost("parser", f"step of {fit.batch} crops", whole, 0, advice=advice)
     path = folder / "parser.safetensors"
     parser.save(path)
     once = _size(folder / f"parser-{longer}") + path.stat().st_size
-    a_step = (seconds - first) / (longer - shorter)
-    return Cost("parser", f"step of {fit.batch} crops", whole, a_step, 0, once, gpu)
+    a_step = (spent.seconds - first.seconds) / (longer - shorter)
+    return Cost("parser", f"step of {fit.batch} crops", whole, a_step, 0, once, **spent.most)
 
 
-def _timed(call: Callable[[], Result]) -> tuple[float, int, Result]:
-    """Seconds that ``call`` takes, bytes of the GPU at most, and its result."""
+def _timed(call: Callable[[], Result]) -> tuple[Spent, Result]:
+    """What ``call`` takes, and its result."""
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    result = call()
-    if cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, torch.cuda.max_memory_allocated() if cuda else 0, result
+    with PeakMemory() as peak:
+        start = time.perf_counter()
+        result = call()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+    return Spent(seconds, torch.cuda.max_memory_allocated() if cuda else 0, peak.most), result
 
 
 def _repeated(faces: WeakFaces, count: int) -> WeakFaces:
