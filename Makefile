@@ -90,6 +90,7 @@ results: $(STAMP)
 	for what in detector eq1 speed passes; do $(BIN)/python scripts/measure_ccd.py $$what docs/results || exit 1; done
 	$(BIN)/python -m tools.bench --results docs/results
 	$(BIN)/python -m tools.bench --pairs 30000 --results docs/results
+	$(BIN)/python -m tools.scale --results docs/results
 	$(BIN)/python -m tools.bench --evaluate --results docs/results
 	$(BIN)/python -m tools.bench --parse --results docs/results || test $$? = 2  # 2: FRL London is not there
 	for table in table3 table4 fig6 vlm sums tuned mended; do \

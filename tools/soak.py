@@ -2,10 +2,8 @@
 
 usage: python -m tools.soak [--photographs 2000] [--pictures 30000]
 
-``--photographs`` are parsed as ``wsfp parse`` does: an astronaut in three sizes under other names.  ``--pictures`` are
-simulated: a detector that answers at once (``detect``), Eq. 1 and masks (``mask``), pseudo labels from one face's maps
-under other names (``pseudo``), and these against one label map (``evaluate``).  A line at 10 %, 50 % and 100 %; the
-boxes of all pictures are in memory from ``mask`` on.
+``--photographs`` are parsed as ``wsfp parse`` does: an astronaut in three sizes under other names, a line at 10 %, 50 %
+and 100 %.  ``--pictures`` go through the stages in miniature, which tools/scale.py explains.
 """
 
 import argparse
@@ -17,28 +15,16 @@ from tempfile import TemporaryDirectory
 from typing import ParamSpec, TypeVar
 from unittest.mock import patch
 
-import numpy as np
 import psutil
-import torch
 from PIL import Image
 
+from tools.scale import soak_stages
 from wsfp_helpers.common.errors import InputError, exit_on_bad_input
 from wsfp_helpers.common.pictures import write_index_png
 from wsfp_helpers.data.photograph import astronaut
-from wsfp_helpers.data.weak import WeakFaces
-from wsfp_helpers.detect.base import PHRASES, Candidates, Detection
-from wsfp_helpers.detect.boxes import detect_dataset, read_boxes
-from wsfp_helpers.labels import K
-from wsfp_helpers.method import pseudo
-from wsfp_helpers.method.ccd import mask_faces
-from wsfp_helpers.method.fcam import Fcam, save_fcam
-from wsfp_helpers.palette import PALETTE
 from wsfp_helpers.parsing import photographs
-from wsfp_helpers.score import folders
 
 P, R = ParamSpec("P"), TypeVar("R")
-SIDE = 320
-"""Of the simulated pictures in pixels, as those of the profile ``embedded``."""
 
 
 def watched(call: Callable[P, R], name: str, total: int) -> Callable[P, R]:
@@ -75,43 +61,6 @@ def soak_parse(count: int, place: Path) -> None:
         under_names(place / f"{number}.jpg", names, place / "photographs")
     with patch.object(photographs, "write_index_png", watched(write_index_png, "parse", count)):
         photographs.parse_photographs(place / "photographs", place / "parts")
-
-
-class Answers:
-    """A detector that finds every component in the middle of every picture."""
-
-    name, phrases = "soak", None
-
-    def __call__(self, image: np.ndarray, phrase: str) -> list[Detection]:
-        """One box of an eighth of the side."""
-        height, width = image.shape[:2]
-        box = (width * 7 / 16, height * 7 / 16, width * 9 / 16, height * 9 / 16)
-        return [Detection(box, 0.5, phrase)]
-
-    def detect_batch(self, images: Sequence[np.ndarray], phrases: Sequence[str] = PHRASES) -> list[Candidates]:
-        """The same for each."""
-        return [{phrase: self(image, phrase) for phrase in phrases} for image in images]
-
-
-def soak_stages(count: int, place: Path) -> None:
-    """CCD, pseudo labels and their scores for ``count`` simulated pictures."""
-    names, picture = [f"{i:05}" for i in range(count)], np.full((SIDE, SIDE, 3), 128, np.uint8)
-    every = np.ones((count, K), np.uint8)
-    faces = WeakFaces("soak", names, watched(lambda key: picture.copy(), "detect", count), every)
-    records = read_boxes(detect_dataset(faces, Answers(), place / "ccd" / "boxes.jsonl"))
-    masked = mask_faces(WeakFaces("soak", names, lambda key: picture.copy(), every), records)
-    read = watched(masked.image, "mask", count)
-    for i in range(count):
-        read(i)
-    grid = torch.rand(K, SIDE // 16, SIDE // 16, generator=torch.Generator().manual_seed(0))
-    save_fcam(Fcam("one", np.arange(K), (grid,), (SIDE, SIDE)), place)
-    under_names(place / "one.safetensors", names, place / "fcams")
-    with patch.object(pseudo, "write_index_png", watched(write_index_png, "pseudo", count)):
-        pseudo.write_pseudo_labels(place / "fcams", place / "labels")
-    write_index_png(place / "one.png", np.zeros((SIDE, SIDE), np.uint8), PALETTE)
-    under_names(place / "one.png", names, place / "truth")
-    with patch.object(folders, "confusion", watched(folders.confusion, "evaluate", count)):
-        folders.evaluate_folders(place / "labels", place / "truth")
 
 
 def main(arguments: list[str] | None = None) -> None:

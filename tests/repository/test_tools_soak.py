@@ -2,17 +2,8 @@
 
 import pytest
 
-from tools.soak import main, soak_stages, watched
+from tools.soak import main, watched
 from wsfp_helpers.common.errors import InputError
-
-
-def test_three_lines_a_stage(tmp_path, capsys):
-    soak_stages(20, tmp_path)
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    stages = ("detect", "mask", "pseudo", "evaluate")
-    assert [line[:3] for line in lines] == [[name, n, "pictures"] for name in stages for n in ("2", "10", "20")]
-    assert all(line[-1] == "MB" and float(line[-2]) > 0 for line in lines)
-    assert len(list((tmp_path / "labels").glob("*.png"))) == 20
 
 
 def test_a_watched_call_is_the_call(capsys):
