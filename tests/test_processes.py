@@ -32,10 +32,50 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_three_processes_write_what_one_writes_and_go_on_from_shares_of_four(tmp_path):
+def make_run(tmp_path):
     config = profile("embedded")
     start_run(tmp_path / "run", {"profile": plain(config), "boxes": None})
     save_weights(tmp_path / "run" / MODEL, DisFaceRep(config.model.build()).state_dict())
+
+
+KILLED = """
+import os, signal
+from {module} import {name}
+import {module} as module
+from tests.test_processes import run_stages
+calls = []
+
+def once(*arguments):
+    if calls:
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls.append({name}(*arguments))
+
+module.{name} = once
+run_stages({out!r})
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "folder"),
+    [
+        ("wsfp_helpers.method.fcam", "save_fcam", "fcams"),
+        ("wsfp_helpers.parsing.photographs", "write_index_png", "maps"),
+    ],
+)
+def test_one_process_goes_on_where_two_were_killed(tmp_path, module, name, folder):
+    make_run(tmp_path)
+    code = KILLED.format(module=module, name=name, out=str(tmp_path / "several"))
+    assert run_in_processes(code, 2, tmp_path).returncode != 0
+    left = [path for path in (tmp_path / "several" / folder).iterdir() if path.suffix in (".png", ".safetensors")]
+    assert 1 <= len(left) <= 2
+    run_stages(tmp_path / "several")
+    run_stages(tmp_path / "one")
+    several, one = contents(tmp_path / "several"), contents(tmp_path / "one")
+    assert several.keys() == one.keys() and [name for name in one if several[name] != one[name]] == []
+
+
+def test_three_processes_write_what_one_writes_and_go_on_from_shares_of_four(tmp_path):
+    make_run(tmp_path)
     five = synthfaces("celeb/train").subset(range(5)).weak
     detect_dataset(five, FakeDetector(), tmp_path / "several/ccd/boxes.jsonl", shard=(2, 4))
     code = f"from tests.test_processes import run_stages\nrun_stages({str(tmp_path / 'several')!r})"
