@@ -69,6 +69,16 @@ ABOUT = {
     "noisy, dark, grey, turned, covered, with sunglasses or compressed.  Each measure may warn of a tenth of the maps "
     "that are not in the worst tenth; `wsfp parse` has one limit for all sets.  Curves: mean F1 of the pictures that "
     "are left, of all sets but those chosen on, when those that a measure is least sure of are left out.",
+    "scale": "Pictures of 32 pixels in tar shards and networks of a block or a layer, so that what is measured is what "
+    "surrounds them; each stage in a process of its own, on one thread.  Memory is that of the whole process at most, "
+    "the libraries among it; the time of a picture is what the larger of two numbers of pictures takes longer, by "
+    "their difference.",
+    "patches": "Photographs of every third person of FRL London, cut to the face, at 448 pixels through the paper "
+    "profile's network.  The pretrained weights are a DINOv2 in the shape of DeiT-S/16, which somebody had fine-tuned "
+    "for saliency; percent of the patches of a part that the nearest mean of the other people's patches names right, "
+    "the mean over parts.",
+    "dino_passes": "Grounding DINO (Swin-T, BERT) at its full size with random weights, on one picture enlarged to "
+    "800 x 800 pixels: five phrases, each with a forward of its own, or with the image network run once for all five.",
     "fairness": "The shipped parsers on the people of FRL London, by what the people said of themselves.  Intervals of "
     "neighbouring groups that overlap are no evidence of a difference, and hardly any group is large enough for more.",
     **dict.fromkeys(
