@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -75,7 +75,7 @@ class Spent:
     memory: int
 
     @property
-    def most(self) -> dict[str, int]:
+    def most(self) -> dict[str, Any]:
         """Both of memory, as :class:`Cost` names them."""
         return {"gpu": self.gpu, "memory": self.memory}
 
