@@ -102,5 +102,7 @@ results: $(STAMP)
 	$(BIN)/python scripts/measure_regions.py constants docs/results --seeds 0
 	for what in tune run cost; do $(BIN)/wsfp systems $$what --results docs/results || exit 1; done
 	$(BIN)/python scripts/measure_warnings.py docs/results
+	$(BIN)/python scripts/measure_patches.py $(WSFP_DATA)/weights/dinov2_as_deit_small_patch16_224.fp16.safetensors \
+	    docs/results || test $$? = 2  # 2: the weights or FRL London are not there
 	$(BIN)/python scripts/measure_bfloat16.py docs/results || test $$? = 2  # 2: the processor has none
 	$(BIN)/python scripts/train_parsers.py scores --results docs/results
