@@ -140,13 +140,16 @@ def soak_stages(count: int, place: Path) -> list[dict]:
 
     The time of a picture is that between two numbers of pictures, so that what happens once does not count.
     """
+    # A process that has only imported what a stage needs: a fork of this one would have its memory, too.
+    fresh = get_context("forkserver")
+    fresh.set_forkserver_preload(["tools.scale"])
     counts = sorted({max(LEAST, count // 30), max(LEAST, count // 6), max(LEAST, count)})
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in STAGES}
     for number in counts:
         folder = place / str(number)
         make_pictures(folder, number)
         for name in STAGES:
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            with ProcessPoolExecutor(1, fresh) as pool:
                 spent[name].append(pool.submit(run_stage, name, folder, number).result())
             seconds, most = spent[name][-1]
             print(f"{name:9}{number:>8,} pictures {seconds:8.1f} s of the processor {most:8.1f} MB", flush=True)

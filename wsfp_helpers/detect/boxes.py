@@ -103,7 +103,7 @@ def _read(path: str | Path, check: Callable[[BoxRecord], None] = lambda record: 
 
 def _parse(line: bytes, where: str) -> BoxRecord:
     try:
-        content = json.loads(line)
+        content = json.loads(line.rstrip(b"\r\n"))
         key, (height, width), name, found = (content[k] for k in ("id", "size", "detector", "boxes"))
         candidates = {
             phrase: [Detection((x1, y1, x2, y2), score, phrase) for x1, y1, x2, y2, score in boxes]
