@@ -105,4 +105,5 @@ results: $(STAMP)
 	$(BIN)/python scripts/measure_patches.py $(WSFP_DATA)/weights/dinov2_as_deit_small_patch16_224.fp16.safetensors \
 	    docs/results || test $$? = 2  # 2: the weights or FRL London are not there
 	$(BIN)/python scripts/measure_bfloat16.py docs/results || test $$? = 2  # 2: the processor has none
+	$(BIN)/python scripts/measure_framing.py docs/results || test $$? = 2  # 2: FRL London is not there
 	$(BIN)/python scripts/train_parsers.py scores --results docs/results
