@@ -229,7 +229,7 @@ def test_settings_reach_every_stage_that_has_a_profile(command, stage, monkeypat
 def test_the_settings_of_a_run_can_be_read_with_others(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("wsfp_helpers.stages.read_run", lambda folder: profiles.profile("embedded"))
-    monkeypatch.setattr("wsfp_helpers.stages.run_fcam", lambda *arguments: seen.append(arguments[-1]) or [])
+    monkeypatch.setattr("wsfp_helpers.stages.run_fcam", lambda *arguments: seen.append(arguments[-2]) or [])
     assert wsfp("fcam", "--run", "r", "--out", "o", "--set", "fcam.scales=[1.0, 0.5]").exit_code == 0
     assert seen == [replace(profiles.profile("embedded"), fcam=FcamConfig((1.0, 0.5), variant="patch", affinity=False))]
 
