@@ -5,6 +5,7 @@ Channel 0 is the constant theta, channel k + 1 the map of component k, and every
 never written.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -57,8 +58,8 @@ def write_pseudo_labels(
 ) -> Path:
     """Write the pseudo label of every map of a folder as an index PNG ``OUT/ID.png``; returns ``out``.
 
-    Streams with one face at a time in each of ``workers`` processes.  Started again, it keeps every PNG that is whole
-    and not older than its map.  Raises :class:`InputError` when ``out`` holds labels made with another setting.
+    Streams with one face at a time in each of ``workers`` processes.  A PNG gets the time of change of its map; started
+    again, it keeps every PNG that is whole and has that time still.  Raises :class:`InputError` when ``out`` holds labels made with another setting.
     """
     _check_theta(theta)
     if workers < 1:
@@ -90,14 +91,15 @@ def _write_all(folder: FcamFolder, out: Path, theta: float, size: tuple[int, int
 def _write_chunk(path: Path, out: Path, theta: float, size: tuple[int, int] | None, indices: Sequence[int]) -> int:
     folder = FcamFolder(path)
     for i in indices:
-        target = out / f"{folder.ids[i]}.png"
-        if not _is_whole(target, folder.paths[i]):
+        target, made = out / f"{folder.ids[i]}.png", folder.paths[i].stat().st_mtime_ns
+        if not _is_whole(target, made):
             write_index_png(target, pseudo_label(folder[i], theta, size), PALETTE)
+            os.utime(target, ns=(made, made))  # equal, not newer: clocks are set back
     return len(indices)
 
 
-def _is_whole(png: Path, source: Path) -> bool:
-    if not png.exists() or png.stat().st_mtime_ns < source.stat().st_mtime_ns:
+def _is_whole(png: Path, made: int) -> bool:
+    if not png.exists() or png.stat().st_mtime_ns != made:
         return False
     try:
         read_label_map(png, len(CELEBAMASK))
