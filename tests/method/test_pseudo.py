@@ -143,7 +143,7 @@ def test_labels_of_maps_that_changed_are_made_again_whatever_the_clock_says(fold
     out = write_pseudo_labels(folder, tmp_path / "out")
     save_fcams(make_fcams(seed=5), folder.paths[0].parent)
     seconds = datetime(year, 1, 2).timestamp()
-    for path in folder.paths:
+    for path in folder.paths[0].parent.iterdir():
         os.utime(path, (seconds, seconds))
     write_pseudo_labels(folder.paths[0].parent, out)
     for fcam in FcamFolder(folder.paths[0].parent):
