@@ -59,7 +59,8 @@ def write_pseudo_labels(
     """Write the pseudo label of every map of a folder as an index PNG ``OUT/ID.png``; returns ``out``.
 
     Streams with one face at a time in each of ``workers`` processes.  A PNG gets the time of change of its map; started
-    again, it keeps every PNG that is whole and has that time still.  Raises :class:`InputError` when ``out`` holds labels made with another setting.
+    again, it keeps every PNG that is whole and still has that time.  Raises :class:`InputError` when ``out`` holds
+    labels made with another setting.
     """
     _check_theta(theta)
     if workers < 1:
