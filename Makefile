@@ -84,7 +84,7 @@ sbom: $(STAMP)
 	$(BIN)/uvx --from 'cyclonedx-bom>=7.3,<8' cyclonedx-py environment --pyproject pyproject.toml \
 	    --output-reproducible --output-file build/sbom.json $(VENV)
 
-# .ci/others.txt is written by hand and says why.
+# The other files of .ci/ are written by hand and say why.
 lock: $(STAMP)
 	grep -Ev '^(#|torch==|groundingdino-py==)' constraints.txt | UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile \
 	    --quiet --no-deps --only-binary :all: --emit-build-options --generate-hashes --no-annotate \

@@ -26,8 +26,9 @@ def pins(file):
 
 
 def test_the_lock_has_hashes_of_every_pin_and_of_nothing_else():
-    locked = pins(".ci/wheels.txt") | pins(".ci/others.txt")
-    assert not pins(".ci/wheels.txt").keys() & pins(".ci/others.txt").keys()
+    wheels, cpu, other, source = (pins(f".ci/{name}.txt") for name in ("wheels", "torch_cpu", "torch", "groundingdino"))
+    locked = wheels | cpu | source
+    assert cpu == other and cpu.keys() == {"torch"} and len(locked) == len(wheels) + 2
     assert all(hashes for _, hashes in locked.values())
     versions = {name: version for name, (version, _) in locked.items()}
     assert versions == {name: version for name, (version, _) in pins("constraints.txt").items()}
