@@ -12,7 +12,7 @@ STAMP := $(VENV)/.wsfp-setup
 export HF_HUB_OFFLINE := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test lab notebooks student instructor otter handout book book-links results sbom
+.PHONY: help setup tutorial test lab notebooks student instructor otter handout book book-links results sbom lock
 
 help:
 	@echo "make setup      create .venv and install the course into it (a few minutes, needs a network)"
@@ -27,6 +27,7 @@ help:
 	@echo "make book       the book, in build/book/html (after make tutorial; needs a network the first time)"
 	@echo "make results    measure everything in docs/results again, from a clean commit (about 5 hours on two cores)"
 	@echo "make sbom       list what is installed, with versions and licences (CycloneDX), in build/sbom.json (needs a network)"
+	@echo "make lock       write .ci/wheels.txt, the hashes of what CI installs (after a change of constraints.txt; needs a network)"
 
 setup: $(STAMP)
 
@@ -82,6 +83,12 @@ sbom: $(STAMP)
 	@mkdir -p build
 	$(BIN)/uvx --from 'cyclonedx-bom>=7.3,<8' cyclonedx-py environment --pyproject pyproject.toml \
 	    --output-reproducible --output-file build/sbom.json $(VENV)
+
+# The other files of .ci/ are written by hand and say why.
+lock: $(STAMP)
+	grep -Ev '^(#|torch==|groundingdino-py==)' constraints.txt | UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile \
+	    --quiet --no-deps --only-binary :all: --emit-build-options --generate-hashes --no-annotate \
+	    --python-version 3.11.7 --output-file .ci/wheels.txt -
 
 # Each command may be interrupted and started again; networks and parsers are kept in the cache.
 results: $(STAMP)

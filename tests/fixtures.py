@@ -207,7 +207,15 @@ def run_in_processes(code: str, count: int, folder: Path) -> subprocess.Complete
     """
     script = folder / "launched.py"
     script.write_text(LAUNCHED.format(paths=[str(TESTS.parent), str(TESTS)], count=count, code=code))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count), script]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr=127.0.0.1",
+        f"--nproc-per-node={count}",
+        script,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 

@@ -1,12 +1,14 @@
 """Commands in odd surroundings: a terminal of ASCII only, no home, no threads, a file in place of the cache."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from tests.bad_inputs import photograph
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import write_index_png
@@ -32,3 +34,24 @@ def test_a_file_in_place_of_the_cache_is_named(below, tmp_path, monkeypatch):
     monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "file" / below))
     with pytest.raises(InputError, match=r"file is no folder: set WSFP_CACHE"):
         cache_dir()
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed: apt install faketime")
+def test_a_clock_that_is_set_back_to_1970_is_no_matter(tmp_path):
+    def run(when, command):
+        told = ["faketime", "-f", f"@{when}-01-01 00:00:00", sys.executable, "-m", "wsfp_helpers.cli", *command.split()]
+        surroundings = os.environ | {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        done = subprocess.run(told, env=surroundings, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+    def maps():
+        return {path.name: path.read_bytes() for path in (tmp_path / "maps").glob("*.png")}
+
+    for name in "ab":
+        photograph(str(tmp_path / "in" / f"{name}.jpg"))
+    run(2050, "parse in --parser weak --out maps")
+    before = maps()
+    os.utime(tmp_path / "in" / "b.jpg", (0, 0))
+    run(1970, "parse in --parser weak --out maps")
+    assert maps() == before and len(before) == 2
+    run(1970, "evaluate --pred maps --gt maps --json scores.json")

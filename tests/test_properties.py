@@ -1,5 +1,6 @@
 """What holds for every input: labels, flips, the maps to 11 classes, Eq. 1 and 2, metrics, files."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from wsfp_helpers.labels import CELEBAMASK, COMPONENTS, LAPA, SCHEMES, flip_labe
 from wsfp_helpers.method.ccd import MASKABLE, CCDConfig, accepted_boxes, draw_components, judge, mask_image, mask_labels
 from wsfp_helpers.palette import PALETTE
 from wsfp_helpers.score.confusion import Scores, confusion, pooled
+from wsfp_helpers.tooling.results import check_pages, read_results, row, write_results
 
 settings.register_profile("wsfp", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("wsfp")
@@ -185,6 +187,22 @@ def test_rows_come_back(rows):
         for row in rows:
             append_row(path, row)
         assert read_whole_rows(path, "rows") == rows
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]))
+SEEDS = st.lists(st.none() | st.floats(allow_infinity=False), min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(NAMES, SEEDS)))
+def test_results_files_come_back_and_their_pages_agree(named):
+    with tempfile.TemporaryDirectory() as place:
+        rows = [row(name, "mean_f1", "percent", seeds, {"nose": seeds}) for name, seeds in named]
+        write_results("a", "wsfp x", rows, place)
+        found = read_results("a", place)["rows"]
+        assert not [problem for problem in check_pages(place) if "is no commit" not in problem]
+    for made, (name, seeds) in zip(found, named, strict=True):
+        expected = [None if seed is None or math.isnan(seed) else seed for seed in seeds]
+        assert (made["name"], made["seeds"], made["per_class"]) == (name, expected, {"nose": expected})
 
 
 PROBABILITY = st.floats(0, 1)

@@ -1,6 +1,6 @@
 """Check the built book: links, alternative texts, scripts from elsewhere, and accessibility by axe in Chromium.
 
-usage: npm install --no-save axe-core@4 && python -m tools.book_check [FOLDER]    by default build/book/html
+usage: npm ci --prefix tools && python -m tools.book_check [FOLDER]    by default build/book/html
 
 Every page is opened.  Exits with 1 for a link inside the book that leads nowhere, a picture without an alternative
 text, anything that a page fetches from elsewhere, and a violation that axe calls serious or critical.  CHROMIUM names
@@ -19,7 +19,7 @@ from tools.browser import open_tab
 from wsfp_helpers.common.errors import exit_on_bad_input
 
 ROOT = Path(__file__).parents[1]
-AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+AXE = ROOT / "tools" / "node_modules" / "axe-core" / "axe.min.js"
 
 
 class _Reader(HTMLParser):

@@ -75,51 +75,63 @@ def _report(tab: Page) -> int:
 
 @contextlib.contextmanager
 def _served(notebook: Path) -> Iterator[str]:
-    """JupyterLab on this machine over the notebook's own folder, with its own settings; yields its address."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
-        home = Path(folder)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        settings = {
-            "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-            "notebook-extension/tracker": {"windowingMode": "none"},
-        }
-        for name, content in settings.items():
-            file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(content))
+    """JupyterLab on this machine over a copy of the notebook; yields the address of its folder."""
+    with tempfile.TemporaryDirectory() as folder:
         # The notebook runs from a copy, which JupyterLab may save; everything beside its folder is linked.
-        root = home / "root"
+        root = Path(folder) / "root"
         folder_copy = root / notebook.resolve().parent.name
         folder_copy.mkdir(parents=True)
         shutil.copy(notebook, folder_copy)
         for item in notebook.resolve().parents[1].iterdir():
             if item.name != folder_copy.name:
                 (root / item.name).symlink_to(item)
-        environment = os.environ | {
-            "JUPYTER_CONFIG_DIR": str(home / "config"),
-            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-        }
-        command = [
-            sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", f"--ServerApp.root_dir={root}",
-            "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
-            "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.extension_manager=readonly",
-        ]  # fmt: skip
-        log = home / "lab.log"
-        with log.open("w") as file:
-            server = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            _wait_until_up(address, server, log)
+        with serve(root, Path(folder)) as (address, _):
             yield f"{address}/lab/tree/{folder_copy.name}"
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
+
+
+@contextlib.contextmanager
+def serve(root: Path, home: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """JupyterLab on this machine over the folder ``root``; yields its address and process.
+
+    Settings, temporary files and what says where kernels listen are below ``home``.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+        "notebook-extension/tracker": {"windowingMode": "none"},
+    }
+    for name, content in settings.items():
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+    (home / "tmp").mkdir()
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "TMPDIR": str(home / "tmp"),
+    }
+    command = [
+        sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", f"--ServerApp.root_dir={root}",
+        "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
+        "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.extension_manager=readonly",
+    ]  # fmt: skip
+    log = home / "lab.log"
+    with log.open("w") as file:
+        server = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_until_up(address, server, log)
+        yield address, server
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 def _wait_until_up(address: str, server: subprocess.Popen, log: Path) -> None:

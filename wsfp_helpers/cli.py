@@ -209,10 +209,11 @@ def profile(
 @data.command("get")
 def data_get(name: Annotated[str, typer.Argument(help="frl-london")]) -> None:
     """Download a data set to the cache, every file checked against its SHA-256."""
-    from wsfp_helpers.data.frl import fetch_frl_london
+    from wsfp_helpers.data.frl import LICENCE, fetch_frl_london
 
     if name != "frl-london":
         raise InputError(f"unknown data set {name!r}: expected frl-london (the others have to be asked for)")
+    typer.echo(LICENCE, err=True)
     typer.echo(fetch_frl_london())
 
 

@@ -40,6 +40,15 @@ def test_atomic_path_replaces_on_success(tmp_path):
     assert target.read_text() == "two" and no_leftovers(tmp_path)
 
 
+def test_content_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    order, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (order.append(os.fstat(file).st_size), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("renamed"), replace(*paths)))
+    with atomic_path(tmp_path / "a") as part:
+        part.write_bytes(b"12345")
+    assert order == [5, "renamed"]
+
+
 @pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
 def test_atomic_path_leaves_the_old_file_when_interrupted(tmp_path, stop):
     target = tmp_path / "a.txt"

@@ -9,6 +9,7 @@ import requests
 from skimage.draw import polygon2mask
 from skimage.measure import label
 
+from wsfp_helpers.cli import data_get
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data import frl
 from wsfp_helpers.data.sets import open_dataset
@@ -67,6 +68,16 @@ def test_fetch_downloads_every_file_once(nothing_there, server, small_registry):
     assert frl.find_frl_london() == folder and nothing_there in folder.parents
     frl.fetch_frl_london()
     assert sorted(server.served) == sorted(small_registry)
+
+
+def test_the_licence_is_shown_before_anything_is_fetched(nothing_there, monkeypatch, capsys):
+    def downloader(**_):
+        assert "CC BY 4.0" in capsys.readouterr().err
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(pooch, "HTTPDownloader", downloader)
+    with pytest.raises(InputError, match="could not download"):
+        data_get("frl-london")
 
 
 def test_wrong_hash_is_refused_and_not_kept(nothing_there, server, small_registry):

@@ -1,6 +1,7 @@
 """Pseudo labels against the literal argmax over channels, their folder, and the threshold curve."""
 
 import os
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -129,19 +130,21 @@ def test_an_interrupted_folder_is_completed_and_whole_files_are_kept(folder, tmp
     assert len(list(out.glob("*.png"))) == 2
     first, second = (out / f"{key}.png" for key in made)
     second.write_bytes(second.read_bytes()[:-30])
-    before = first.stat().st_mtime_ns
+    before = first.stat().st_ino
     monkeypatch.setattr(pseudo, "pseudo_label", real)
     write_pseudo_labels(folder, out)
-    assert first.stat().st_mtime_ns == before
+    assert first.stat().st_ino == before  # another file would have been moved there
     for fcam in folder:
         assert (read(out / f"{fcam.id}.png") == pseudo_label(fcam)).all()
 
 
-def test_labels_of_maps_that_changed_are_made_again(folder, tmp_path):
+@pytest.mark.parametrize("year", [1970, 2100])
+def test_labels_of_maps_that_changed_are_made_again_whatever_the_clock_says(folder, tmp_path, year):
     out = write_pseudo_labels(folder, tmp_path / "out")
-    for png in out.glob("*.png"):
-        os.utime(png, ns=(1, 1))
     save_fcams(make_fcams(seed=5), folder.paths[0].parent)
+    seconds = datetime(year, 1, 2).timestamp()
+    for path in folder.paths[0].parent.iterdir():
+        os.utime(path, (seconds, seconds))
     write_pseudo_labels(folder.paths[0].parent, out)
     for fcam in FcamFolder(folder.paths[0].parent):
         assert (read(out / f"{fcam.id}.png") == pseudo_label(fcam)).all()

@@ -165,13 +165,21 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(augmentation):
         assert not torch.equal(first, other)
 
 
-def test_accumulated_micro_batches_equal_one_batch():
-    """Without drop path two micro-batches of 3 give the gradient of one batch of 6."""
-    whole = train(tiny_vit(drop_path=0.0), tiny_faces(), replace(CONFIG, batch_size=6), vlm=tiny_vlm())
-    config = replace(CONFIG, batch_size=3, accumulate=2)
-    halves = train(tiny_vit(drop_path=0.0), tiny_faces(), config, vlm=tiny_vlm())
-    for a, b in zip(whole.state_dict().values(), halves.state_dict().values(), strict=True):
-        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+def test_accumulated_micro_batches_give_the_gradient_of_one_batch():
+    """Without drop path.  Gradients, because AdamW makes a whole step of the last bit of one that is nearly 0."""
+    found = []
+    for batches in ([range(6)], [range(3), range(3, 6)]):
+        config = replace(CONFIG, batch_size=6 // len(batches), accumulate=len(batches))
+        trainer = Trainer(tiny_vit(drop_path=0.0), tiny_faces(), config, vlm=tiny_vlm())
+        parameters = dict(trainer.model.named_parameters())
+        trainer.optimiser.optimizer.register_step_pre_hook(
+            lambda *_, own=parameters: found.append({name: p.grad.clone() for name, p in own.items()})
+        )
+        trainer.step(batches_of(trainer, *batches))
+    whole, halves = found
+    for name, gradient in whole.items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(halves[name], gradient, atol=1e-5 * float(gradient.abs().max()), rtol=1e-4)
 
 
 def test_logged_terms_are_the_mean_over_the_micro_batches(monkeypatch):

@@ -121,11 +121,12 @@ def test_another_runtime_than_the_tested_one_is_refused(runtime, monkeypatch):
         fetch_runtime()
 
 
-def test_what_npm_gives_is_held_against_the_hash(runtime, monkeypatch):
+def test_the_licence_is_shown_and_what_npm_gives_is_held_against_the_hash(runtime, monkeypatch, capsys):
     content = runtime.read_bytes()
     runtime.unlink()
 
     def npm(command, **_):
+        assert "MIT licence" in capsys.readouterr().err
         Path(command[-1], runtime.name).write_bytes(given)
 
     monkeypatch.setattr(module.subprocess, "run", npm)

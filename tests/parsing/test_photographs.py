@@ -1,5 +1,7 @@
 """`wsfp parse`: what is written for every kind of picture, and what is said when there is nothing to write."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -382,6 +384,27 @@ def test_an_interrupted_call_goes_on_where_it_was(folder, tmp_path, monkeypatch,
     assert names == sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*"))
     for name in names:
         assert (out / name).is_dir() or (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_threads_of_an_interrupted_call_end_before_their_next_look(folder, tmp_path, monkeypatch):
+    parser, real = Grey(), module.parse_canvases
+
+    def slow(look, side, canvases, *others):
+        for _ in range(200 if parser.seen else 0):  # the first group is written at once
+            look(np.zeros((1, side, side, 3), np.uint8), False)
+            time.sleep(0.01)
+        return real(look, side, canvases, *others)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    for number in range(5 * module.TOGETHER):
+        photograph().save(folder / f"{number:02}.png")
+    monkeypatch.setattr(module, "parse_canvases", slow)
+    monkeypatch.setattr(module, "_write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        parse_photographs(folder, tmp_path / "out", parser)
+    assert len(parser.seen) < 100
 
 
 def test_a_call_with_other_photographs_starts_anew_after_a_kill(folder, tmp_path, monkeypatch):

@@ -130,3 +130,4 @@ def test_actions_are_pinned():
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         for action in re.findall(r"uses: (\S+)", path.read_text()):
             assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), f"{path.name}: {action}"
+        assert path.read_text().count("actions/checkout@") == path.read_text().count("persist-credentials: false")

@@ -39,6 +39,8 @@ _TEMPORARY = (".wsfp-", ".part")
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; move it there on success, remove it on any failure.
 
+    Its content is on disk before it gets the name, so after a power cut, too, the file is whole or as it was.
+
     Raises :class:`InputError` when the disk is full or the folder cannot be written.
     """
     path = Path(path)
@@ -49,6 +51,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:

@@ -173,6 +173,8 @@ def _append(path: Path, records: Sequence[BoxRecord]) -> None:
     try:
         with path.open("a", encoding="utf-8", errors=ESCAPE) as file:
             file.write("".join(record.line() for record in records))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise InputError(
             f"could not write {path} ({error.strerror}): free space, then the same command goes on, or choose another "

@@ -5,6 +5,7 @@ Channel 0 is the constant theta, channel k + 1 the map of component k, and every
 never written.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -57,8 +58,9 @@ def write_pseudo_labels(
 ) -> Path:
     """Write the pseudo label of every map of a folder as an index PNG ``OUT/ID.png``; returns ``out``.
 
-    Streams with one face at a time in each of ``workers`` processes.  Started again, it keeps every PNG that is whole
-    and not older than its map.  Raises :class:`InputError` when ``out`` holds labels made with another setting.
+    Streams with one face at a time in each of ``workers`` processes.  A PNG gets the time of change of its map; started
+    again, it keeps every PNG that is whole and still has that time.  Raises :class:`InputError` when ``out`` holds
+    labels made with another setting.
     """
     _check_theta(theta)
     if workers < 1:
@@ -91,13 +93,15 @@ def _write_all(folder: FcamFolder, out: Path, theta: float, size: tuple[int, int
 def _write_chunk(folder: Path, out: Path, theta: float, size: tuple[int, int] | None, keys: Sequence[str]) -> int:
     for key in keys:
         source, target = fcam_path(folder, key), out / f"{key}.png"
-        if not _is_whole(target, source):
+        made = source.stat().st_mtime_ns
+        if not _is_whole(target, made):
             write_index_png(target, pseudo_label(read_fcam(source), theta, size), PALETTE)
+            os.utime(target, ns=(made, made))  # equal, not newer: clocks are set back
     return len(keys)
 
 
-def _is_whole(png: Path, source: Path) -> bool:
-    if not png.exists() or png.stat().st_mtime_ns < source.stat().st_mtime_ns:
+def _is_whole(png: Path, made: int) -> bool:
+    if not png.exists() or png.stat().st_mtime_ns != made:
         return False
     try:
         read_label_map(png, len(CELEBAMASK))

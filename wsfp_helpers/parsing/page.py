@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+import sys
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -66,6 +67,7 @@ def fetch_runtime() -> Path:
     path = find(name) or cache_dir() / name
     if not path.exists():
         with TemporaryDirectory() as folder:
+            print(f"npm fetches {PACKAGE} {VERSION} (Microsoft Corporation, MIT licence)", file=sys.stderr)
             command = ["npm", "pack", f"{PACKAGE}@{VERSION}", "--pack-destination", folder]
             try:
                 subprocess.run(command, check=True, capture_output=True, timeout=600)

@@ -1,16 +1,19 @@
 """``wsfp parse``: label maps of one's own photographs, and sheets to look at them; ``wsfp predict``: of a test set."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.accelerator import processes
@@ -193,13 +196,15 @@ class _Worker:
     """What is known of a killed call, by photograph's name."""
     call: dict
     """What every row has."""
+    stop: Event = field(default_factory=Event)
+    """Set when the call is left, which waits for the threads: each ends before its next look."""
 
     def __call__(self, photographs: Sequence[Path]) -> list[_Finished]:
         """Photographs that go through the network together, all of them again when one is not done.
 
         Otherwise their maps could differ in the last bit from those of a call that was not killed.
         """
-        read = {photograph: _read(photograph) for photograph in photographs}
+        read = {photograph: self._read(photograph) for photograph in photographs}
         shown = {photograph: content for photograph, content in read.items() if not isinstance(content, str)}
         again = not all(self._is_done(photograph) for photograph in shown)
         found = dict(zip(shown, self._parse(list(shown.values())), strict=True)) if again else {}
@@ -225,8 +230,21 @@ class _Worker:
         look: Look = lambda pictures, flip: [parser.probabilities(pictures, flip) for parser in parsers]  # noqa: E731
         if len(light) == len(parsers) > 1:
             look = partial(look_together, light)
+
+        def look_on(pictures: np.ndarray, flip: bool) -> Sequence[Tensor]:
+            self._go_on()
+            return look(pictures, flip)
+
         canvases, sizes = zip(*shown, strict=True)
-        return parse_canvases(look, parsers[0].size, canvases, sizes, ZoomSettings())
+        return parse_canvases(look_on, parsers[0].size, canvases, sizes, ZoomSettings())
+
+    def _read(self, photograph: Path) -> tuple[np.ndarray, tuple[int, int]] | str:
+        self._go_on()
+        return _read(photograph)
+
+    def _go_on(self) -> None:
+        if self.stop.is_set():
+            raise CancelledError
 
     def _finish(
         self, photograph: Path, canvas: np.ndarray, size: tuple[int, int], parsed: Sequence[Parsed] | None
@@ -254,20 +272,23 @@ def _parse_all(photographs: list[Path], out: Path, parsers: Mapping[str, FacePar
         check_folder(folder, settings, "label maps", "*.png")
     work, tiles = _Worker(parsers, report.folders, done, {"call": call, "sheet": first}), []
     chunks = [photographs[start : start + TOGETHER] for start in range(0, len(photographs), TOGETHER)]
-    every = (one for chunk in _in_order(work, chunks) for one in chunk)
     alone = len(photographs) == 1
-    for one in tqdm(every, "parse", len(photographs), unit="photograph", leave=False, disable=alone):
-        if one.tile is None:
-            report.failed[one.photograph.name] = one.failed
-            continue
-        if not report.written:  # only now, so that a call that can read no photograph leaves no folder behind
-            for folder, settings in owners.items():
-                claim_folder(folder, settings, "label maps", "*.png")
-        _write(one, work.paths(one.photograph), out / UNFINISHED, report)
-        tiles.append(one.tile)
-        if len(tiles) == PER_SHEET:
-            report.sheets.append(_write_sheet(tiles, parsers, _sheet_path(out / SHEETS, first + len(report.sheets))))
-            tiles = []
+    with closing(_in_order(work, chunks)) as groups:
+        every = (one for group in groups for one in group)
+        for one in tqdm(every, "parse", len(photographs), unit="photograph", leave=False, disable=alone):
+            if one.tile is None:
+                report.failed[one.photograph.name] = one.failed
+                continue
+            if not report.written:  # only now, so that a call that can read no photograph leaves no folder behind
+                for folder, settings in owners.items():
+                    claim_folder(folder, settings, "label maps", "*.png")
+            _write(one, work.paths(one.photograph), out / UNFINISHED, report)
+            tiles.append(one.tile)
+            if len(tiles) == PER_SHEET:
+                report.sheets.append(
+                    _write_sheet(tiles, parsers, _sheet_path(out / SHEETS, first + len(report.sheets)))
+                )
+                tiles = []
     if tiles:
         report.sheets.append(_write_sheet(tiles, parsers, _sheet_path(out / SHEETS, first + len(report.sheets))))
     (out / UNFINISHED).unlink(missing_ok=True)
@@ -299,9 +320,7 @@ def _read(photograph: Path) -> tuple[np.ndarray, tuple[int, int]] | str:
         return str(error)
 
 
-def _in_order(
-    work: Callable[[Sequence[Path]], list[_Finished]], items: Sequence[Sequence[Path]]
-) -> Iterator[list[_Finished]]:
+def _in_order(work: _Worker, items: Sequence[Sequence[Path]]) -> Generator[list[_Finished], None, None]:
     """``work(item)`` of every item, in order, a few at a time, each on its share of torch's threads."""
     threads = torch.get_num_threads()
     workers = min(threads, len(items))
@@ -315,6 +334,7 @@ def _in_order(
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            work.stop.set()
             for future in waiting:
                 future.cancel()
             torch.set_num_threads(threads)  # which a thread sets for all that start later
