@@ -86,13 +86,13 @@ def _orientation(picture: Image.Image) -> int:
 def read_label_map(path: str | Path, classes: int) -> np.ndarray:
     """Read an index PNG as ``(H, W)`` uint8; every value must be below ``classes`` or 255 (= ignored)."""
     with open_picture(path) as picture:
-        return as_label_map(picture, classes, path)
+        return as_label_map(picture, classes, path).copy()
 
 
 def as_label_map(picture: Image.Image, classes: int, path: str | Path) -> np.ndarray:
-    """An open index PNG as :func:`read_label_map` gives it; ``path`` is for the sentence of an error."""
+    """An open index PNG as :func:`read_label_map` gives it, but read-only; ``path`` is for the sentence of an error."""
     check_mode(picture.mode, path)
-    label_map = np.array(picture)
+    label_map = np.asarray(picture)
     check_label_values(label_map, classes, path)
     return label_map
 
@@ -108,6 +108,8 @@ def check_mode(mode: str, path: str | Path) -> None:
 
 def check_label_values(label_map: np.ndarray, classes: int, path: str | Path) -> None:
     """Raise :class:`InputError` when a label map has a value that is neither a class nor 255."""
+    if label_map.size == 0 or label_map.max() < classes:
+        return
     wrong = np.unique(label_map[(label_map >= classes) & (label_map != 255)])
     if len(wrong):
         raise InputError(
