@@ -1,7 +1,9 @@
 // What is seen of the page; the parsers run in worker.js.
 const $ = (id) => document.getElementById(id);
 const TITLES = { weak: "learnt without masks", supervised: "learnt with masks" };
-const worker = new Worker("worker.js", { type: "module" });
+// A graphics processor that is only imitated is slower than WebAssembly.
+const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+const worker = new Worker("worker.js", { type: "module", name: adapter && !adapter.info?.isFallbackAdapter ? "webgpu" : "wasm" });
 const context = $("view").getContext("2d");
 let facts, names, shown, layers, cursor, number = 0, busy = false;
 
@@ -17,7 +19,7 @@ function say(text) {
   $("status").textContent = text;
 }
 
-function ready({ facts: found, threads }) {
+function ready({ facts: found, where }) {
   facts = found;
   names = Object.keys(facts.parsers);
   names.forEach((name, place) => {
@@ -25,8 +27,8 @@ function ready({ facts: found, threads }) {
     document.querySelector(`[data-place="${place}"]`).textContent = `Download the map ${TITLES[name]}`;
   });
   $("licences").textContent = `Licences: ${facts.licences}.`;
-  document.body.dataset.ready = threads;
-  say(`Ready (${threads} ${threads === 1 ? "thread" : "threads"}). Choose a photograph.`);
+  document.body.dataset.ready = where;
+  say(`Ready (${where}). Choose a photograph.`);
 }
 
 async function open(blob) {
