@@ -1,6 +1,7 @@
 """Pictures and label maps: reading, writing, and the way from uint8 pictures to what a network takes."""
 
 import logging
+import os
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -135,7 +136,8 @@ def open_picture(path: str | Path, least: int | None = None) -> Iterator[Image.I
 
     ``least`` as of :func:`read_image`.
     """
-    existing_file(path, "image")
+    if not os.path.isfile(path):  # reading a pipe would wait
+        existing_file(path, "image")
     with ExitStack() as stack:
         try:
             picture = stack.enter_context(Image.open(path, formats=FORMATS))
@@ -143,6 +145,7 @@ def open_picture(path: str | Path, least: int | None = None) -> Iterator[Image.I
                 picture.draft(None, (least, least))
             picture.load()
         except _DAMAGED as error:
+            existing_file(path, "image")
             raise _no_image(path, error) from error
         yield picture
 

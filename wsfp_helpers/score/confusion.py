@@ -56,10 +56,11 @@ def runs(*label_maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Label maps have few, so that counting runs takes a fraction of the time of counting pixels.
     """
-    border = np.zeros(label_maps[0].size + 1, bool)
-    for label_map in label_maps:
-        flat = label_map.reshape(-1)
-        border[1:-1] |= flat[1:] != flat[:-1]
+    border = np.empty(label_maps[0].size + 1, bool)
+    first, *others = (label_map.reshape(-1) for label_map in label_maps)
+    np.not_equal(first[1:], first[:-1], out=border[1:-1])
+    for other in others:
+        border[1:-1] |= other[1:] != other[:-1]
     border[:: label_maps[0].shape[-1] or 1] = True
     edges = np.flatnonzero(border)
     return edges[:-1], edges[1:] - edges[:-1]

@@ -7,6 +7,7 @@ eye is right of the other.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -43,19 +44,21 @@ def look(label_map: np.ndarray, scheme: Scheme = CELEBAMASK) -> Look:
     """Look at a label map ``(H, W)`` uint8; parts that lie scattered over each other tell nothing."""
     step = max(1, min(label_map.shape) // 128)
     across, down = _places(np.minimum(label_map[::step, ::step], len(scheme)), len(scheme) + 1)
-    rights = [
-        (gap > 0) == (scheme.picture_half(a) == "right")
-        for a, b in scheme.pairs
-        if (gap := _gap(across, scheme.index(b), scheme.index(a)))
-    ]
+    right = scheme.picture_half(scheme.pairs[0][0]) == "right"
+    rights = [(gap > 0) == right for a, b in _ids(scheme.pairs, scheme.classes) if (gap := _gap(across, b, a))]
     sides = None if 2 * sum(rights) == len(rights) else 2 * sum(rights) > len(rights)
     if scheme is not CELEBAMASK:
         return Look(sides, None)
     shares = []
     for order in (scheme.classes, OTHER_ORDER):
-        falls = [gap > 0 for a, b in ABOVE if (gap := _gap(down, order.index(a), order.index(b)))]
+        falls = [gap > 0 for a, b in _ids(ABOVE, order) if (gap := _gap(down, a, b))]
         shares += [sum(falls) / len(falls)] if falls else []
     return Look(sides, (shares[0], shares[1]) if len(shares) == 2 else None)
+
+
+@lru_cache
+def _ids(pairs: tuple[tuple[str, str], ...], order: tuple[str, ...]) -> list[tuple[int, int]]:
+    return [(order.index(a), order.index(b)) for a, b in pairs]
 
 
 _Places = tuple[list[float], list[float]]
@@ -66,7 +69,7 @@ def _places(label_map: np.ndarray, classes: int) -> tuple[_Places, _Places]:
     """Where the classes lie across and down, as shares of width and height."""
     height, width = label_map.shape
     starts, lengths = runs(label_map)
-    labels, (row, first) = label_map.reshape(-1)[starts], np.divmod(starts, width)
+    labels, (row, first) = label_map.reshape(-1)[starts].astype(np.intp), np.divmod(starts, width)
 
     def summed(weights: np.ndarray) -> np.ndarray:
         return np.bincount(labels, weights, minlength=classes)
