@@ -35,7 +35,7 @@ class Seen:
     """What a visit showed."""
 
     where: str = ""
-    """What the networks run on: ``"2 threads"``, ``"graphics processor"``."""
+    """What the networks run on, as ``"2 threads"``."""
     said: str = ""
     doubt: str = ""
     pointed: list[str] = field(default_factory=list)

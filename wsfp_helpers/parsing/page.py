@@ -23,11 +23,8 @@ SOURCES = ASSETS / "page"
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
 """Of the package's file at the npm registry."""
-RUNTIME = (
-    "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",
-    "ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
-)  # fmt: skip
-"""What the page takes of the package (Copyright Microsoft Corporation, MIT): for processors, and with WebGPU."""
+RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+"""What the page takes of the package (Copyright Microsoft Corporation, MIT)."""
 
 
 def write_page(out: str | Path, weights: str = "float16") -> Agreement:

@@ -1,9 +1,7 @@
 // What is seen of the page; the parsers run in worker.js.
 const $ = (id) => document.getElementById(id);
 const TITLES = { weak: "learnt without masks", supervised: "learnt with masks" };
-// A graphics processor that is only imitated is slower than WebAssembly.
-const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
-const worker = new Worker("worker.js", { type: "module", name: adapter && !adapter.info?.isFallbackAdapter ? "webgpu" : "wasm" });
+const worker = new Worker("worker.js", { type: "module" });
 const context = $("view").getContext("2d");
 let facts, names, shown, layers, cursor, number = 0, busy = false;
 

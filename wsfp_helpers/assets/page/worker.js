@@ -1,48 +1,23 @@
 // Runs the parsers beside the page: a photograph comes in, the answers of both go out.  Nothing is fetched after "ready".
+import * as ort from "./ort.wasm.bundle.min.mjs";
 import { findDoubt, indexPng, labelMap, parse, toCanvas } from "./looks.js";
 
-const RUNTIMES = {
-  wasm: ["./ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"],
-  webgpu: ["./ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"],
-};
-let ort, session, facts, last;
+let session, facts, last;
 
 async function start() {
-  const [bundle, binary] = RUNTIMES[self.name];
-  ort = await import(bundle);
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 4) : 1;
   // Given as they are, so that no part of the runtime looks for files of its own.
   const [wasm, model, found] = await Promise.all([
-    fetch(binary).then((answer) => answer.arrayBuffer()),
+    fetch("ort-wasm-simd-threaded.wasm").then((answer) => answer.arrayBuffer()),
     fetch("parsers.onnx").then((answer) => answer.arrayBuffer()),
     fetch("facts.json").then((answer) => answer.json()),
   ]);
   facts = found;
   ort.env.wasm.wasmBinary = wasm;
+  session = await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"] });
+  await run({ data: new Uint8Array(64 * 64 * 3), height: 64, width: 64 }, 1); // the first run allocates
   const threads = ort.env.wasm.numThreads;
-  let where = `${threads} ${threads === 1 ? "thread" : "threads"}`;
-  if (self.name === "wasm") await open(model, "wasm");
-  else {
-    try {
-      await open(model, "webgpu");
-      where = "graphics processor";
-    } catch {
-      await open(model, "wasm");
-    }
-  }
-  postMessage({ kind: "ready", facts, where });
-}
-
-/** Open the networks and run them once, which allocates, with and without a mirror image. */
-async function open(model, provider) {
-  session = await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: [provider] });
-  for (const count of provider === "webgpu" ? [1, 2] : [1]) {
-    const found = await run({ data: new Uint8Array(count * 64 * 64 * 3), height: 64, width: 64 }, count);
-    for (const { data, dims } of Object.values(found)) {
-      const wanted = data.length / dims[1], sum = data.reduce((a, b) => a + b, 0);
-      if (!(Math.abs(sum / wanted - 1) < 0.01)) throw new Error("the probabilities do not sum to 1");
-    }
-  }
+  postMessage({ kind: "ready", facts, where: `${threads} ${threads === 1 ? "thread" : "threads"}` });
 }
 
 async function run(picture, count) {
