@@ -67,9 +67,8 @@ ABOUT = {
     "compare methods within a group rather than groups.",
     "warnings": "Of both shipped parsers, seen as `wsfp parse` sees them.  Every second picture is spoilt: blurred, "
     "noisy, dark, grey, turned, covered, with sunglasses or compressed.  Each measure may warn of a tenth of the maps "
-    "that are not in the worst tenth; `wsfp parse` has one limit for all sets, and warns of other things, too, such as "
-    "hardly any eyes; unspoilt: of the pictures that are not spoilt.  Curves: mean F1 of the pictures that are left, "
-    "of all sets but those chosen on, when those that a measure is least sure of are left out.",
+    "that are not in the worst tenth; `wsfp parse` has one limit for all sets.  Curves: mean F1 of the pictures that "
+    "are left, of all sets but those chosen on, when those that a measure is least sure of are left out.",
     "fairness": "The shipped parsers on the people of FRL London, by what the people said of themselves.  Intervals of "
     "neighbouring groups that overlap are no evidence of a difference, and hardly any group is large enough for more.",
     **dict.fromkeys(
