@@ -103,4 +103,5 @@ results: $(STAMP)
 	for what in tune run cost; do $(BIN)/wsfp systems $$what --results docs/results || exit 1; done
 	$(BIN)/python scripts/measure_warnings.py docs/results
 	$(BIN)/python scripts/measure_bfloat16.py docs/results || test $$? = 2  # 2: the processor has none
+	$(BIN)/python scripts/measure_framing.py docs/results || test $$? = 2  # 2: FRL London is not there
 	$(BIN)/python scripts/train_parsers.py scores --results docs/results

@@ -1,12 +1,12 @@
 """Measure maps that are narrowed to the area of the detector's boxes, and write areas.json with its page.
 
-usage: python scripts/measure_areas.py [FOLDER]   the networks of `wsfp ablate table3`, three seeds; trains those that
-                                                  it has not left in the cache
+usage: python scripts/measure_areas.py [FOLDER]   the networks of `wsfp ablate table3`, seed 0; trains those that it
+                                                  has not left in the cache
 
 FOLDER is where the results go, by default results/.  Eq. 15 presses all maps down with one weight, so it cannot give an
 eye another size than a face.  The boxes that CCD accepts say how large the small parts are: here the map of each is
-raised to the power that leaves so much of the picture above the threshold of the pseudo label.  The share of a box that
-its part fills is chosen on val with seed 0.  This is ours, not the paper's.
+raised to the power that leaves so much of the picture above the threshold of the pseudo label.  Scored on val, where
+settings are chosen.  This is ours, not the paper's.
 """
 
 import sys
@@ -16,21 +16,17 @@ import numpy as np
 
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.errors import exit_on_bad_input
-from wsfp_helpers.data.faces import Faces
-from wsfp_helpers.data.weak import uniform_subset
 from wsfp_helpers.detect.base import BOX_CLASSES
 from wsfp_helpers.labels import COMPONENTS
 from wsfp_helpers.method.fcam import Fcam, extract
 from wsfp_helpers.method.pseudo import pseudo_label
 from wsfp_helpers.method.regions import Accepted
 from wsfp_helpers.profiles import Profile, profile
-from wsfp_helpers.score.confusion import Scores
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
 from wsfp_helpers.stages import SHIPPED, accept_all, load_run, open_boxes, run_keyed
-from wsfp_helpers.tooling.ablate import Row, table3
+from wsfp_helpers.tooling.ablate import table3
 from wsfp_helpers.tooling.results import scores_row, write_results
 
-SEEDS = (0, 1, 2)
 FILLS = (0.25, 0.5, 0.75, 1.0)
 """Shares of a box that its part may fill."""
 
@@ -68,37 +64,17 @@ def narrowed(fcam: Fcam, areas: dict[str, float], fill: float, theta: float) -> 
 
 
 def rows(config: Profile) -> Iterable[dict]:
-    """The full method on val with every fill; CCD alone and the full method on the training subset with the best."""
-    boxes, faces = open_boxes(SHIPPED, config), config.faces("train")
-    areas = mean_areas(accept_all(faces.weak, boxes, config.ccd), [boxes[key].size for key in faces.ids])
-    _, ccd, full = table3(config)
-    val, means = config.faces("val"), {}
-    for fill in (None, *FILLS):
-        scores = _scores(config, full, val, [0], areas, fill)
-        means[fill] = scores[0].mean_f1
-        yield scores_row(f"val, {full.name}{_words(fill)}", scores)
-    best, subset = max(FILLS, key=means.__getitem__), faces.subset(uniform_subset(len(faces), config.subset))
-    for line in (ccd, full):
-        for fill in (None, best):
-            yield scores_row(f"{line.name}{_words(fill)}", _scores(config, line, subset, SEEDS, areas, fill))
-
-
-def _words(fill: float | None) -> str:
-    return "" if fill is None else f", areas of boxes times {fill}"
-
-
-def _scores(
-    config: Profile, line: Row, faces: Faces, seeds: Sequence[int], areas: dict[str, float], fill: float | None
-) -> list[Scores]:
-    scores = []
-    for seed in seeds:
-        vit, _ = load_run(run_keyed(line.change(config, seed), SHIPPED, cache_dir() / "ablate"))
-        maps = extract(vit, faces.weak, config.fcam)
-        theta = config.theta
-        labels = (pseudo_label(each, theta) if fill is None else narrowed(each, areas, fill, theta) for each in maps)
-        scores.append(score_pseudo_labels(labels, faces))
-        print(f"{line.name}{_words(fill)}, seed {seed}: mean F1 {scores[-1].mean_f1:.1f}", flush=True)
-    return scores
+    """CCD alone and the full method on val, with one threshold for all parts and with each fill."""
+    boxes, training, val = open_boxes(SHIPPED, config), config.faces("train").weak, config.faces("val")
+    areas = mean_areas(accept_all(training, boxes, config.ccd), [boxes[key].size for key in training.ids])
+    for line in table3(config)[1:]:
+        vit, _ = load_run(run_keyed(line.change(config, 0), SHIPPED, cache_dir() / "ablate"))
+        maps = list(extract(vit, val.weak, config.fcam))
+        plain = score_pseudo_labels((pseudo_label(each, config.theta) for each in maps), val)
+        yield scores_row(line.name, [plain])
+        for fill in FILLS:
+            labels = (narrowed(each, areas, fill, config.theta) for each in maps)
+            yield scores_row(f"{line.name}, areas of boxes times {fill}", [score_pseudo_labels(labels, val)])
 
 
 if __name__ == "__main__":

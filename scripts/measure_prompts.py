@@ -65,9 +65,9 @@ def close_prompts(prompts: Sequence[str] = PROMPTS) -> VisionLanguageModel:
 
 
 def lines(config: Profile) -> list[Row]:
-    """The rows of Table 4 that Eq. 11 and 12 decide, and all terms; Eq. 12 as a mean and as a sum over l."""
+    """The rows of Table 4 before and after Eq. 11 and 12; the sums over l of these as means and as they are printed."""
     rows = {row.name: row for row in table4(config)}
-    chosen = [rows["+ pos_ffc"], rows["+ neg_cls"], rows["+ neg_ffc"], rows["+ reg"]]
+    chosen = [rows["+ pos_ffc"], rows["+ neg_ffc"]]
     summed = replace(rows["+ neg_ffc"], name="+ neg_ffc, sums over l")
     if summed.tcd is not None:
         summed = replace(summed, tcd=replace(summed.tcd, reduction="sum_texts"))

@@ -804,7 +804,8 @@ if chosen:
     pictures, shown = len(long.faces("train")) * long.train.epochs, long.train.tcd.max_classes_per_image or 9
     more = pictures * shown / (len(small) * setting.epochs * 2)  # times what was trained above
     print(f"{pictures} pictures, {more:.0f} times the work of the training above: at most {more * took / 60:.0f} min")
-    mine, _ = load_run(run_keyed(long, SHIPPED if chosen == "embedded" else "boxes/boxes.jsonl", cache_dir()))
+    found = SHIPPED if chosen == "embedded" else "boxes/boxes.jsonl"  # boxes of the training pictures
+    mine, _ = load_run(run_keyed(long, found, cache_dir() / "ablate"))  # shared with `wsfp ablate`
     (fcam,) = extract(mine.to("cpu"), other, plain)
     show(fcam_sheet(other.image(0), fcam.maps(), names, "Patch maps after your own long run", columns=7),
          alt="The face and one panel for each of its components, with the map of the run just trained.")  # fmt: skip
