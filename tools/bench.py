@@ -5,6 +5,7 @@ usage: python -m tools.bench [--results FOLDER]                  three rows, und
        python -m tools.bench --pairs 30000 [--results FOLDER]    evaluate so many label pairs, and watch memory
        python -m tools.bench --evaluate [--results FOLDER]       wsfp evaluate beside a plain loop, idle and busy
        python -m tools.bench --parse [--results FOLDER]          wsfp parse beside a plain loop; needs FRL London
+       python -m tools.bench --page [--results FOLDER]           answers of the page in Chromium; needs it, and npm once
 
 Three rows, ``tcd_step``, ``fcam_extraction`` and ``confusion_matrix``, each with the ratio of the median times
 (``speedup``), the worst difference between the results (``max_abs_diff``) and the memory that each side adds.  Both
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from tools.browser import WAIT, open_tab
+from tools.page_check import served
 from tools.reference import counts_by_class, fcam_by_views, tcd_by_pairs
 from wsfp_helpers.common.configs import change
 from wsfp_helpers.common.errors import InputError, exit_on_bad_input
@@ -53,6 +56,7 @@ from wsfp_helpers.nets.trunk import load_trunk
 from wsfp_helpers.nets.vlm import VisionLanguageModel, embedded_model, mini_flip
 from wsfp_helpers.palette import PALETTE, paint
 from wsfp_helpers.parsing.load import load_parser
+from wsfp_helpers.parsing.page import write_page
 from wsfp_helpers.parsing.photographs import parse_photographs
 from wsfp_helpers.profiles import profile
 from wsfp_helpers.score.confusion import confusion, evaluate_pairs
@@ -465,6 +469,54 @@ def parsing(photographs: int = 12, repeats: int = 5) -> list[Comparison]:
         ]
 
 
+def answers(visits: int = 3) -> list[dict]:
+    """Rows of a results file: how long the page of ``wsfp page`` takes in Chromium, in a new browser for each visit.
+
+    From the address to the networks being ready (from this machine, so without a network), then from a photograph to
+    its map on the screen: the first one, and one as large as a phone takes them.  Beside the seconds that passed are
+    the processor's, of all cores together, which a busy machine changes less.
+    """
+    rows: dict[tuple[str, str], list[float]] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        begin, before = perf_counter(), _seconds_of_children()
+        yield
+        rows.setdefault((name, "seconds"), []).append(perf_counter() - begin)
+        rows.setdefault((name, "processor"), []).append(_seconds_of_children() - before)
+
+    with TemporaryDirectory() as folder:
+        write_page(page := Path(folder, "page"))
+        phone = Path(folder, "phone.jpg")
+        Image.open(page / "example.jpg").resize((3024, 3024)).save(phone)
+        given = {"first answer, 512 x 512": page / "example.jpg", "next answer, 3024 x 3024": phone}
+        for _ in range(visits):
+            with served(page) as address, open_tab(1200, 900) as tab:
+                loaded: set[str] = set()
+                tab.context.on("response", lambda response, loaded=loaded: loaded.add(response.url))
+                with timed("page, until it is ready"):
+                    tab.goto(address)
+                    tab.wait_for_selector("body[data-ready]", timeout=WAIT)
+                where = tab.get_attribute("body", "data-ready")
+                for number, (name, photograph) in enumerate(given.items(), 1):
+                    with timed(f"page, {name}, {where}"):
+                        tab.set_input_files("#file", photograph)
+                        tab.wait_for_selector(f"body[data-parsed='{number}']", timeout=WAIT)
+        names = [url.removeprefix(address).lstrip("/") or "index.html" for url in loaded if url.startswith(address)]
+        megabytes = sum((page / name).stat().st_size for name in names) / 1e6
+    measured = [row(name, metric, "s", found) for (name, metric), found in rows.items()]
+    return [*measured, row("page, files that are loaded", "size", "MB", [megabytes])]
+
+
+def _seconds_of_children() -> float:
+    """Processor time of all processes that this one has started and that run."""
+    found = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found += sum(child.cpu_times()[:2])
+    return found
+
+
 def run_bench(say: Callable[[str], None] = print) -> list[Comparison]:
     """Measure all three rows, and say a line each."""
     say(f"{torch.get_num_threads()} threads; median times, both sides in turns")
@@ -481,6 +533,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, help="evaluate so many label pairs instead")
     parser.add_argument("--evaluate", action="store_true", help="time wsfp evaluate beside a plain loop instead")
     parser.add_argument("--parse", action="store_true", help="time wsfp parse beside a plain loop instead")
+    parser.add_argument("--page", action="store_true", help="time the page of wsfp page in Chromium instead")
     parser.add_argument("--paper", type=int, metavar="N", help="time training steps of the paper profile on N pictures")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another value for a setting of it")
     parser.add_argument("--results", type=Path, help="also write a results file and its page to this folder")
@@ -495,6 +548,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(*(one.line() for one in comparisons), sep="\n")
         rows = [each for one in comparisons for each in one.rows()]
         command = f"python -m tools.bench --{name}"
+    elif chosen.page:
+        rows, name, command = answers(), "page", "python -m tools.bench --page"
+        print(
+            *(f"{each['name']:<48}{each['metric']:<10}{max(each['seeds']):8.2f} {each['unit']}" for each in rows),
+            sep="\n",
+        )
     elif chosen.pairs is None:
         rows, name, command = [each for one in run_bench() for each in one.rows()], "bench", "python -m tools.bench"
     else:

@@ -4,7 +4,8 @@ usage: python -m tools.book    after `make tutorial`: build/book/html/index.html
 
 Pages, pictures and notebooks keep their places of the repository below build/book/source, so that links among them
 hold; a link to anything else in the repository leads to its address on the web.  Formulas become MathML, figures become
-files, widgets what they show, and the first use of a term in a notebook a link to the glossary.
+files, widgets what they show, and the first use of a term in a notebook a link to the glossary.  The page of ``wsfp
+page`` becomes part of it where npm has its runtime, or had it once.
 """
 
 import base64
@@ -26,6 +27,7 @@ from tools.architecture import modules, room
 from tools.pages import still
 from tools.slides import deck
 from wsfp_helpers.common.errors import InputError, exit_on_bad_input
+from wsfp_helpers.parsing.page import write_page
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
@@ -254,6 +256,21 @@ def _executed(path: Path, executed: Path) -> NotebookNode:
     return notebook
 
 
+def try_them(source: Path) -> None:
+    """Write the page in which the parsers run below the book's sources, and the book's page that leads to it.
+
+    Without what it needs, npm and a network the first time, the book says how to make it, and this says why.
+    """
+    text = "Both shipped parsers run in a web page, in your browser: no photograph leaves it.\n\n"
+    try:
+        write_page(source / "_extra" / "parsers")
+        text += '<p><a href="parsers/index.html">Open the page</a> (it loads about 50 MB once)</p>\n'
+    except InputError as error:
+        print(f"the book is built without the page of the parsers: {error}")
+        text += "This copy of the book has none: `wsfp page --out DIR` writes it.\n"
+    (source / "try.md").write_text(f"# Try the parsers\n\n{text}", encoding="utf-8")
+
+
 def build(source: Path, target: Path) -> int:
     """Run Sphinx; any warning is an error.  Returns its exit code."""
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", str(source), str(target)]
@@ -271,6 +288,7 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     with exit_on_bad_input():
         stage(BUILD / "book" / "source", BUILD)
+        try_them(BUILD / "book" / "source")
     shutil.rmtree(BUILD / "book" / "html", ignore_errors=True)
     return build(BUILD / "book" / "source", BUILD / "book" / "html")
 

@@ -24,13 +24,16 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def open_tab(width: int, height: int) -> Iterator[Page]:
-    """A tab of that size in pixels, in a browser of its own; raises :class:`InputError` where there is none."""
+def open_tab(width: int, height: int, *more: str) -> Iterator[Page]:
+    """A tab of that size in pixels, in a browser of its own, started with ``more`` arguments.
+
+    Raises :class:`InputError` where there is no browser.
+    """
     program = find_chromium()
     if program is None:
         raise InputError("chromium is not installed: install it, or let CHROMIUM name another one")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS, timeout=WAIT)
+        browser = playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS, *more], timeout=WAIT)
         try:
             yield browser.new_page(viewport={"width": width, "height": height})
         finally:

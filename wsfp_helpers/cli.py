@@ -467,6 +467,7 @@ def parse(
 
     weak learnt without masks, from lists of parts, words and a detector's boxes; supervised learnt with masks: both of
     the same rendered faces.  Their maps are in OUT/weak and OUT/supervised; with --parser those of one are in OUT.
+    Films are refused: take single pictures out of them.
     """
     from wsfp_helpers.common.files import write_json
     from wsfp_helpers.parsing.photographs import parse_photographs

@@ -1,4 +1,4 @@
-// Runs the page's looks.js on the pictures in the folder argv[3], with a parser that calls bright pixels skin.
+// Runs the page's looks.js on the pictures in the folder argv[3], with a parser that calls bright pixels skin or an eye.
 import { readFileSync, writeFileSync } from "node:fs";
 const { parse, resize, toCanvas, labelMap, findDoubt, indexPng } = await import(process.argv[2]);
 const folder = process.argv[3], facts = JSON.parse(readFileSync(`${folder}/facts.json`));
@@ -14,7 +14,8 @@ for (const [name, [height, width]] of Object.entries(facts.pictures)) {
     const probability = new Float32Array(classes * plane);
     for (let i = 0; i < plane; i++) {
       const skin = data[3 * i] + data[3 * i + 1] + data[3 * i + 2] > 3 * 127 ? 0.95 : 0.05;
-      [probability[i], probability[plane + i]] = [1 - skin, skin];
+      const k = skin > 0.5 && data[3 * i] > data[3 * i + 2] + 60 ? 4 : 1;
+      [probability[i], probability[k * plane + i]] = [1 - skin, skin];
     }
     return { probabilities: [probability], size };
   };

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tools.browser import find_chromium
-from tools.page_check import visit
+from tools.page_check import arrive, visit
 from wsfp_helpers.common.cache import find
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import write_json
@@ -35,9 +35,9 @@ RUNTIME = find(f"{module.PACKAGE}-{module.VERSION}.tgz")
 def test_the_looks_of_the_page_are_those_of_python(tmp_path):
     rng = np.random.default_rng(0)
     pictures = {
-        "portrait": photograph(60, 40),
+        "portrait": photograph(60, 40, eyes=True),
         "wide": photograph(50, 90, (10, 40), (30, 60)),
-        "large": photograph(700, 900, (200, 600), (300, 620)),
+        "large": photograph(700, 900, (200, 600), (300, 620), eyes=True),
         "small_face": photograph(300, 200, (100, 140), (120, 150)),
         "at_the_border": photograph(90, 90, (0, 40), (50, 90)),
         "no_face": photograph(80, 80, (0, 3), (0, 3)),
@@ -71,7 +71,9 @@ def test_the_looks_of_the_page_are_those_of_python(tmp_path):
         )
         assert answer["face"] == (None if parsed.face is None else pytest.approx(parsed.face)), name
         assert answer["certainty"] == pytest.approx(parsed.certainty, abs=1e-3), name
-    assert {answer["doubt"].split(":")[0] for answer in answers.values()} > {"", "no face was found"}
+    assert {answer["doubt"].split(":")[0] for answer in answers.values()} > {
+        "", "no face was found", "hardly any eyes were found"
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -146,16 +148,39 @@ def test_every_file_that_the_page_names_is_written():
     assert "://" not in "".join(sources[name] for name in sources if name.endswith((".html", ".css", ".js")))
 
 
-@pytest.mark.skipif(not (find_chromium() and RUNTIME), reason="needs chromium, and the runtime that wsfp page fetches")
-@pytest.mark.timeout(1800)
-def test_in_a_browser_nothing_leaves_the_page_and_the_maps_are_those_of_python(tmp_path):
+in_a_browser = pytest.mark.skipif(
+    not (find_chromium() and RUNTIME), reason="needs chromium, and the runtime that wsfp page fetches"
+)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
     pytest.importorskip("onnxruntime")
-    write_page(page := tmp_path / "page")
-    seen = visit(page, tmp_path / "shots", page / "example.jpg")
-    assert seen.late == [] and seen.complaints == [] and not seen.wide and seen.threads >= 1
+    write_page(page := tmp_path_factory.mktemp("page"))
+    return page
+
+
+@in_a_browser
+@pytest.mark.timeout(1800)
+def test_in_a_browser_nothing_leaves_the_page_and_the_maps_are_those_of_python(written, tmp_path):
+    seen = visit(written, tmp_path / "shots", written / "example.jpg")
+    assert seen.late == [] and seen.complaints == [] and not seen.wide and "thread" in seen.where
     middle, right, moved = seen.pointed
     assert "learnt without masks" in moved and middle != right
-    parse_photographs(page / "example.jpg", tmp_path / "maps")
+    buttons = [f"Download the map learnt {how}" for how in ("without masks", "with masks")]
+    assert seen.reached == ["file", "camera", "example", "view", "split", "shade", *buttons]
+    parse_photographs(written / "example.jpg", tmp_path / "maps")
     for name, found in seen.maps.items():
         expected = read_label_map(tmp_path / "maps" / name / "example.png", len(CELEBAMASK))
         assert (expected == found).mean() > 0.99
+
+
+@in_a_browser
+@pytest.mark.timeout(1800)
+def test_a_photograph_is_chosen_dropped_pasted_or_taken_with_the_camera(written):
+    said = arrive(written, written / "example.jpg")
+    assert said["chosen"] == said["dropped"] == said["pasted"] and len(said["chosen"]) > 5
+    chosen, taken = ({line.split("\t")[0]: line.split("\t")[1] for line in said[way]} for way in ("chosen", "camera"))
+    large = [part for part, share in chosen.items() if share[0].isdigit() and float(share) > 5]
+    # The camera's film is compressed again, and browsers may cut or scale it.
+    assert len(large) > 2 and all(abs(float(chosen[part]) - float(taken[part])) < 3 for part in large)

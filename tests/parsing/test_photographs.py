@@ -20,7 +20,7 @@ FACE_GREY, WALL_GREY = 200, 40
 
 
 class Grey(LightParser):
-    """Calls bright pixels skin with a fixed probability, everything else background."""
+    """Calls bright pixels skin, bright red ones an eye, with a fixed probability, everything else background."""
 
     def __init__(self, sure=0.95, weight=1.0):
         super().__init__(torch.nn.Linear(1, 1), None, ParserConfig(size=32))
@@ -33,7 +33,8 @@ class Grey(LightParser):
         bright = torch.from_numpy(pictures.mean(-1) > 127)
         skin = torch.where(bright, self.sure, 1 - self.sure)
         out = torch.zeros(len(pictures), 19, *pictures.shape[1:3])
-        out[:, 0], out[:, 1] = 1 - skin, skin
+        eye = bright & torch.from_numpy(pictures[..., 0] > pictures[..., 2].astype(int) + 60)
+        out[:, 0], out[:, 1], out[:, 4] = 1 - skin, torch.where(eye, 0, skin), torch.where(eye, skin, 0)
         return out
 
 
@@ -48,9 +49,12 @@ class Fickle(Grey):
         return out
 
 
-def photograph(height=60, width=40, rows=(15, 45), columns=(10, 30)):
+def photograph(height=60, width=40, rows=(15, 45), columns=(10, 30), eyes=False):
     image = np.full((height, width, 3), WALL_GREY, np.uint8)
     image[slice(*rows), slice(*columns)] = FACE_GREY
+    if eyes:
+        down, across = (slice(start + (end - start) // 3, start + (end - start) // 2) for start, end in (rows, columns))
+        image[down, across] = 230, 120, 120
     return Image.fromarray(image)
 
 
@@ -83,7 +87,8 @@ def test_a_folder_gives_index_pngs_of_the_same_name_and_size(folder, tmp_path):
     (folder / "notes.txt").write_text("not a picture")
     (folder / ".hidden.png").write_bytes(b"x")
     report = parse_photographs(folder, tmp_path / "out", Grey())
-    assert [p.name for p in report.written] == ["Wide.png", "tall.png"] and not report.failed and not report.warnings
+    assert [p.name for p in report.written] == ["Wide.png", "tall.png"] and not report.failed
+    assert [text.split(":")[0] for text in report.warnings.values()] == ["hardly any eyes were found"] * 2
     for name, source in (("tall", "tall.jpg"), ("Wide", "Wide.PNG")):
         path = tmp_path / "out" / f"{name}.png"
         with Image.open(path) as picture:
@@ -150,10 +155,19 @@ def test_no_clear_face_gets_an_answer_and_a_warning(folder, tmp_path):
 
 
 def test_parsers_that_disagree_about_the_face_are_a_warning(folder, tmp_path, shipped):
-    photograph().save(folder / "a.png")
+    photograph(eyes=True).save(folder / "a.png")
     assert not parse_photographs(folder, tmp_path / "agreed").warnings
+    photograph().save(folder / "a.png")
     shipped["supervised"] = Fickle()
     assert parse_photographs(folder, tmp_path / "out").warnings["a.png"].startswith("the parsers disagree (0.00)")
+
+
+@pytest.mark.parametrize("parser", [None, "weak"])
+def test_a_face_without_eyes_gets_a_warning(folder, tmp_path, shipped, parser):
+    photograph(eyes=True).save(folder / "a.png")
+    photograph().save(folder / "b.png")
+    warnings = parse_photographs(folder, tmp_path / "out", parser).warnings
+    assert list(warnings) == ["b.png"] and warnings["b.png"].startswith("hardly any eyes were found")
 
 
 def test_a_picture_that_can_show_no_face_gets_a_warning(folder, tmp_path):

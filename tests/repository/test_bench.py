@@ -7,11 +7,14 @@ import sys
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from tests.fixtures import tiny_vlm
 from tools import bench
 from tools.bench import Comparison, compare
+from tools.browser import find_chromium
 from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.parsing.page import SOURCES
 from wsfp_helpers.score.confusion import evaluate_pairs
 from wsfp_helpers.tooling.results import KEYS
 
@@ -166,3 +169,35 @@ def test_the_paper_step_is_a_command_that_keeps_its_settings(tmp_path, monkeypat
     assert asked == [(36, ["train.precision=no"])]
     content = json.loads((tmp_path / "paper_step.json").read_text())
     assert content["command"] == "python -m tools.bench --paper 36 --set train.precision=no"
+
+
+@pytest.mark.skipif(not find_chromium(), reason="needs chromium")
+@pytest.mark.timeout(600)
+def test_answers_of_a_page_are_timed_until_they_are_shown(tmp_path, monkeypatch):
+    def write(out):
+        out.mkdir()
+        (out / "serve.py").write_bytes((SOURCES / "serve.py").read_bytes())
+        Image.new("RGB", (8, 8)).save(out / "example.jpg")
+        (out / "index.html").write_text('<input id="file" type="file"><script src="app.js"></script>')
+        (out / "app.js").write_text(
+            """const body = document.body.dataset;
+            let number = 0;
+            setTimeout(() => (body.ready = "2 threads"), 200);
+            document.getElementById("file").onchange = () => setTimeout(() => (body.parsed = ++number), 500);"""
+        )
+
+    monkeypatch.setattr(bench, "write_page", write)
+    measured = bench.answers(visits=2)
+    rows = {each["name"]: each["seeds"] for each in measured if each["metric"] != "processor"}
+    loaded = rows.pop("page, files that are loaded")
+    assert 1e-4 < loaded[0] < 1e-3 and len(rows) == 3
+    assert all(0 <= seconds < 60 for each in measured if each["metric"] == "processor" for seconds in each["seeds"])
+    ready, first, phone = rows.values()
+    assert all(0.2 < each < 60 for each in ready) and all(0.5 < each < 60 for each in first + phone)
+    assert "page, first answer, 512 x 512, 2 threads" in rows
+
+
+def test_the_page_is_timed_by_a_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "answers", lambda: [bench.row("page, until it is ready", "seconds", "s", [1, 2])])
+    bench.main(["--page", "--results", str(tmp_path)])
+    assert json.loads((tmp_path / "page.json").read_text())["command"] == "python -m tools.bench --page"

@@ -10,8 +10,8 @@ from scripts import measure_warnings as script
 def found(parsers):
     """Twenty maps, the two worst first; the other measures know nothing."""
     other = np.linspace(0.9, 1, 20)
-    return {"F1": np.arange(10.0, 90, 4), "parsers": np.array(parsers), "mirror": other,
-            "confidence": other[::-1]}  # fmt: skip
+    return {"F1": np.arange(10.0, 90, 4), "parsers": np.array(parsers), "mirror": other, "confidence": other[::-1],
+            "warned": np.array(parsers) < 0.5, "spoilt": np.array([-1, 6] * 10)}  # fmt: skip
 
 
 def test_a_measure_that_is_unsure_of_the_worst_maps_finds_them():
@@ -19,7 +19,8 @@ def test_a_measure_that_is_unsure_of_the_worst_maps_finds_them():
     assert rows["a: parsers, worst tenth warned of"] == rows["a: wsfp parse, worst tenth warned of"] == 100
     assert rows["a: wsfp parse, others warned of"] == 0 and rows["a: confidence, worst tenth warned of"] == 0
     rows = {row["name"]: row["seeds"][0] for row in script.rows("a", found([0.1, 0.9, 0.2, *np.linspace(0.7, 1, 17)]))}
-    assert rows["a: wsfp parse, worst tenth warned of"] == 50
+    assert rows["a: wsfp parse, worst tenth warned of"] == 50 and rows["a: wsfp parse, sunglasses warned of"] == 0
+    assert rows["a: wsfp parse, unspoilt warned of"] == 20
     assert rows["a: wsfp parse, others warned of"] == pytest.approx(100 / 18)
 
 

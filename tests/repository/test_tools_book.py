@@ -96,6 +96,22 @@ def test_diagrams_are_files_again():
     assert "data:image" not in "\n".join(texts)
 
 
+def test_the_page_of_the_parsers_is_part_of_the_book_or_the_book_says_how_to_make_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(book, "write_page", lambda out: (out.mkdir(parents=True), (out / "index.html").write_text("x")))
+    book.try_them(tmp_path)
+    (target,) = re.findall(r'href="([^"]+)"', (tmp_path / "try.md").read_text())
+    assert (tmp_path / "_extra" / target).read_text() == "x" and capsys.readouterr().out == ""
+
+    def fail(out):
+        raise InputError("could not fetch onnxruntime-web 1.30.0 with npm")
+
+    monkeypatch.setattr(book, "write_page", fail)
+    book.try_them(tmp_path)
+    text = (tmp_path / "try.md").read_text()
+    assert "href" not in text and "`wsfp page --out DIR` writes it" in text
+    assert "without the page of the parsers: could not fetch onnxruntime-web" in capsys.readouterr().out
+
+
 def test_a_slide_has_one_picture_and_one_sentence():
     shown = new_output("display_data", {"text/html": '<img alt="a face" src="../_static/figures/00_a-01.png">'})
     cells = [

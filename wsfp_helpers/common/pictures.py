@@ -1,6 +1,7 @@
 """Pictures and label maps: reading, writing, and the way from uint8 pictures to what a network takes."""
 
 import logging
+import os
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -87,13 +88,13 @@ def _orientation(picture: Image.Image) -> int:
 def read_label_map(path: str | Path, classes: int) -> np.ndarray:
     """Read an index PNG as ``(H, W)`` uint8; every value must be below ``classes`` or 255 (= ignored)."""
     with open_picture(path) as picture:
-        return as_label_map(picture, classes, path)
+        return as_label_map(picture, classes, path).copy()
 
 
 def as_label_map(picture: Image.Image, classes: int, path: str | Path) -> np.ndarray:
-    """An open index PNG as :func:`read_label_map` gives it; ``path`` is for the sentence of an error."""
+    """An open index PNG as :func:`read_label_map` gives it, but read-only; ``path`` is for the sentence of an error."""
     check_mode(picture.mode, path)
-    label_map = np.array(picture)
+    label_map = np.asarray(picture)
     check_label_values(label_map, classes, path)
     return label_map
 
@@ -109,6 +110,8 @@ def check_mode(mode: str, path: str | Path) -> None:
 
 def check_label_values(label_map: np.ndarray, classes: int, path: str | Path) -> None:
     """Raise :class:`InputError` when a label map has a value that is neither a class nor 255."""
+    if label_map.size == 0 or label_map.max() < classes:
+        return
     wrong = np.unique(label_map[(label_map >= classes) & (label_map != 255)])
     if len(wrong):
         raise InputError(
@@ -134,14 +137,16 @@ def open_picture(path: str | Path, least: int | None = None, content: bytes | No
 
     ``least`` and ``content`` as of :func:`read_image`.
     """
-    file = existing_file(path, "image") if content is None else BytesIO(content)
+    if content is None and not os.path.isfile(path):  # reading a pipe would wait
+        existing_file(path, "image")
     with ExitStack() as stack:
         try:
-            picture = stack.enter_context(Image.open(file, formats=FORMATS))
+            picture = stack.enter_context(Image.open(path if content is None else BytesIO(content), formats=FORMATS))
             if least is not None:
                 picture.draft(None, (least, least))
             picture.load()
         except _DAMAGED as error:
+            existing_file(path, "image")
             raise _no_image(path, error) from error
         yield picture
 

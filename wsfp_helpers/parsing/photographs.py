@@ -72,7 +72,10 @@ AGREED = 0.55
 """A photograph gets a warning when both parsers agree less than this in the closest look at the face."""
 SURE = 0.75
 """A face in which one parser, asked alone, has less mean confidence than this in the closest look gets a warning."""
+EYES = 0.004
+"""A photograph gets a warning when less than this share of the face is called an eye, in the mean of the parsers."""
 
+_EYES = [CELEBAMASK.index(name) for name in ("l_eye", "r_eye")]
 _TILE, _LINE = 240, 18
 
 
@@ -419,6 +422,8 @@ def find_doubt(parsed: Sequence[Parsed], canvas: np.ndarray, size: tuple[int, in
             return f"the parsers disagree ({agreement:.2f}): is the face upright, uncovered, sharp and well lit?"
     elif parsed[0].certainty < SURE:
         return f"low confidence ({parsed[0].certainty:.2f}): is the face frontal, sharp and well lit?"
+    if np.mean([np.isin(each.closest[1], _EYES).mean() for each in parsed]) < EYES:
+        return "hardly any eyes were found: are they covered or closed?"
     return ""
 
 

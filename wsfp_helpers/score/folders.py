@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +45,12 @@ def evaluate_folders(
             "--mode and --ears-to-skin say how 19 classes become 11, and nothing is mapped here: leave them out, or "
             "give --labels lapa --pred-labels celebamask"
         )
-    names = _matching_names(Path(pred), Path(gt), ids)
+    pred, gt = Path(pred), Path(gt)
+    names = _matching_names(pred, gt, ids)
 
     def score(name: str) -> _Pair:
-        prediction, repainted = _read(Path(pred) / name, source)
-        truth, repainted_truth = _read(Path(gt) / name, scheme)
+        prediction, repainted = _read(pred / name, source)
+        truth, repainted_truth = _read(gt / name, scheme)
         looks = look(prediction, source), look(truth, scheme)
         shapes = _shape(prediction), _shape(truth)
         prediction = sized(to_lapa(prediction, mode, ears_to_skin) if mapped else prediction, truth)[0]
@@ -161,18 +163,24 @@ def _pngs(folder: Path, what: str) -> set[str]:
 
 def _other_palette(picture: Image.Image, scheme: Scheme, path: Path) -> bool:
     """Whether an index PNG has other colours than ours; raises :class:`InputError` if it has ours in another order."""
-    colours = np.array(picture.getpalette("RGB"), int).reshape(-1, 3)[: len(scheme)]
-    for known in (scheme, *SCHEMES.values()):
-        shared = min(len(colours), len(known))
-        if np.array_equal(colours[:shared], palette(known)[:shared]):
-            return known.name != scheme.name
-    places = {tuple(colour): k for k, colour in enumerate(palette(scheme).tolist())}
-    moved = [k for k, colour in enumerate(colours.tolist()) if places.get(tuple(colour), k) != k]
-    if len(moved) > 1:
-        names = scheme.classes
-        was = names[places[tuple(colours[moved[0]].tolist())]]
+    other, moved = _compare_palette(bytes(picture.getpalette("RGB") or b""), scheme)
+    if moved is not None:
+        now, was = (scheme.classes[k] for k in moved)
         raise InputError(
             f"{path} has the colours of our classes in another order (id {moved[0]} has the colour of {was}, not of "
-            f"{names[moved[0]]}): a tool has renumbered its palette; write it again without optimising the palette"
+            f"{now}): a tool has renumbered its palette; write it again without optimising the palette"
         )
-    return True
+    return other
+
+
+@lru_cache
+def _compare_palette(colours: bytes, scheme: Scheme) -> tuple[bool, tuple[int, int] | None]:
+    """Whether a palette is another one, and of one in another order an id and the class whose colour it has."""
+    table = np.frombuffer(colours, np.uint8).reshape(-1, 3)[: len(scheme)]
+    for known in (scheme, *SCHEMES.values()):
+        shared = min(len(table), len(known))
+        if np.array_equal(table[:shared], palette(known)[:shared]):
+            return known.name != scheme.name, None
+    places = {tuple(colour): k for k, colour in enumerate(palette(scheme).tolist())}
+    moved = [k for k, colour in enumerate(table.tolist()) if places.get(tuple(colour), k) != k]
+    return True, (moved[0], places[tuple(table[moved[0]].tolist())]) if len(moved) > 1 else None

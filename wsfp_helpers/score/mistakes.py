@@ -6,10 +6,12 @@ eye is right of the other.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from wsfp_helpers.labels import CELEBAMASK, Scheme
+from wsfp_helpers.score.confusion import runs
 
 OTHER_ORDER = (
     "background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r", "nose", "mouth",
@@ -40,41 +42,54 @@ class Look:
 def look(label_map: np.ndarray, scheme: Scheme = CELEBAMASK) -> Look:
     """Look at a label map ``(H, W)`` uint8; parts that lie scattered over each other tell nothing."""
     step = max(1, min(label_map.shape) // 128)
-    label_map = label_map[::step, ::step]
-    label_map = np.minimum(label_map, len(scheme))
-    across, down = (_places(each, len(scheme) + 1) for each in (label_map, label_map.T))
-    rights = [
-        (gap > 0) == (scheme.picture_half(a) == "right")
-        for a, b in scheme.pairs
-        if (gap := _gap(across, scheme.index(b), scheme.index(a)))
-    ]
+    across, down = _places(np.minimum(label_map[::step, ::step], len(scheme)), len(scheme) + 1)
+    right = scheme.picture_half(scheme.pairs[0][0]) == "right"
+    rights = [(gap > 0) == right for a, b in _ids(scheme.pairs, scheme.classes) if (gap := _gap(across, b, a))]
     sides = None if 2 * sum(rights) == len(rights) else 2 * sum(rights) > len(rights)
     if scheme is not CELEBAMASK:
         return Look(sides, None)
     shares = []
     for order in (scheme.classes, OTHER_ORDER):
-        falls = [gap > 0 for a, b in ABOVE if (gap := _gap(down, order.index(a), order.index(b)))]
+        falls = [gap > 0 for a, b in _ids(ABOVE, order) if (gap := _gap(down, a, b))]
         shares += [sum(falls) / len(falls)] if falls else []
     return Look(sides, (shares[0], shares[1]) if len(shares) == 2 else None)
 
 
-def _places(label_map: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the column, as a share of the width, by class; NaN for one that is not there."""
-    width = label_map.shape[1]
-    joint = label_map * np.intp(width) + np.arange(width)
-    counts = np.bincount(joint.reshape(-1), minlength=classes * width).reshape(classes, width)
-    x = np.arange(width) / width
+@lru_cache
+def _ids(pairs: tuple[tuple[str, str], ...], order: tuple[str, ...]) -> list[tuple[int, int]]:
+    return [(order.index(a), order.index(b)) for a, b in pairs]
+
+
+_Places = tuple[list[float], list[float]]
+"""Mean and standard deviation by class of where its pixels lie along one axis; NaN for one that is not there."""
+
+
+def _places(label_map: np.ndarray, classes: int) -> tuple[_Places, _Places]:
+    """Where the classes lie across and down, as shares of width and height."""
+    height, width = label_map.shape
+    starts, lengths = runs(label_map)
+    labels, (row, first) = label_map.reshape(-1)[starts].astype(np.intp), np.divmod(starts, width)
+
+    def summed(weights: np.ndarray) -> np.ndarray:
+        return np.bincount(labels, weights, minlength=classes)
+
+    def along(centre: np.ndarray, spread: np.ndarray, size: int) -> _Places:
+        # Of n numbers in steps of 1 the variance is (n^2 - 1) / 12.
+        mean = summed(lengths * centre) / total
+        variance = summed(lengths * (centre**2 + spread)) / total - mean**2
+        return (mean / size).tolist(), (np.sqrt(np.maximum(variance, 0)) / size).tolist()
+
     with np.errstate(invalid="ignore"):
-        total = counts.sum(1)
-        mean = counts @ x / total
-        return mean, np.sqrt(np.maximum(counts @ x**2 / total - mean**2, 0))
+        total = summed(lengths)
+        across = along(first + (lengths - 1) / 2, (lengths**2 - 1) / 12, width)
+        return across, along(row, np.zeros(1), height)
 
 
-def _gap(places: tuple[np.ndarray, np.ndarray], a: int, b: int) -> float:
+def _gap(places: _Places, a: int, b: int) -> float:
     """From the centre of class ``a`` to that of ``b``; 0 where they overlap too much to tell, or one is missing."""
     mean, spread = places
     gap = mean[b] - mean[a]
-    return float(gap) if abs(gap) > (spread[a] + spread[b]) / 2 else 0.0
+    return gap if abs(gap) > (spread[a] + spread[b]) / 2 else 0.0
 
 
 @dataclass

@@ -192,11 +192,13 @@ export async function parse(canvas, look, facts) {
     if (found && found[1] - found[0] >= settings.close_enough * settings.face_height * side) break;
   }
   const box = last && last.seen, chosen = box ? choices(last, classes) : [];
+  const isEye = ["l_eye", "r_eye"].map((name) => facts.classes.indexOf(name));
   return totals.map((probability, p) => {
     const sure = box ? chosen[p].filter(([k]) => k).map(([, confidence]) => confidence) : [];
     const certainty = sure.length ? sure.reduce((a, b) => a + b, 0) / sure.length : 0;
     const agreement = chosen.length > 1 ? agree(chosen[0], chosen[1], classes) : null;
-    return { probability, height, width, face: box, certainty, agreement };
+    const eyes = box ? chosen[p].filter(([k]) => isEye.includes(k)).length / chosen[p].length : 0;
+    return { probability, height, width, face: box, certainty, agreement, eyes };
   });
 }
 
@@ -280,7 +282,8 @@ export function findDoubt(parsed, canvas, { height, width }) {
     return `the parsers disagree (${agreement.toFixed(2)}): is the face upright, uncovered, sharp and well lit?`;
   }
   if (agreement === null && certainty < 0.75) return `low confidence (${certainty.toFixed(2)}): is the face frontal, sharp and well lit?`;
-  return "";
+  const eyes = parsed.reduce((sum, each) => sum + each.eyes, 0) / parsed.length;
+  return eyes < 0.004 ? "hardly any eyes were found: are they covered or closed?" : "";
 }
 
 /** An index PNG, as wsfp parse writes it, as a Blob. */
