@@ -212,6 +212,9 @@ def test_a_signal_ends_a_command_with_a_sentence(tmp_path, number, code):
     for i in range(30):
         photograph(str(tmp_path / "in" / f"{i}.jpg"), (200, 200))
     command = [sys.executable, "-m", "wsfp_helpers.cli", "parse", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background process ignores it, and passes it on
     before = worked_by_children()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]

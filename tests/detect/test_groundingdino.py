@@ -119,7 +119,11 @@ def test_phrases_of_the_same_length_share_the_image_network(model, picture):
     [again] = detector.detect_batch([picture], ["eye", "nose"])
     for phrase in again:
         assert len(again[phrase]) == len(found[0][phrase]) > 0
-        assert np.allclose([d.score for d in again[phrase]], [d.score for d in found[0][phrase]], atol=1e-3)
+        # Of random weights' nearly equal proposals the last bit decides which are among the 900, and one that is
+        # another moves all a little; the scores of two phrases differ by ten times as much.
+        first, second = (np.array([d.score for d in each]) for each in (again[phrase], found[0][phrase]))
+        assert np.allclose(first, second, atol=0.03)
+    assert np.abs(np.subtract(*([d.score for d in again[phrase]] for phrase in again))).max() > 0.3
 
 
 @pytest.fixture(scope="module")

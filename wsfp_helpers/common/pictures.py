@@ -146,7 +146,8 @@ def open_picture(path: str | Path, least: int | None = None, content: bytes | No
                 picture.draft(None, (least, least))
             picture.load()
         except _DAMAGED as error:
-            existing_file(path, "image")
+            if content is None:
+                existing_file(path, "image")
             raise _no_image(path, error) from error
         yield picture
 

@@ -75,7 +75,7 @@ SURE = 0.75
 EYES = 0.004
 """A photograph gets a warning when less than this share of the face is called an eye, in the mean of the parsers."""
 
-_EYES = [CELEBAMASK.index(name) for name in ("l_eye", "r_eye")]
+_EYES = [CELEBAMASK.index(name) for name in CELEBAMASK.components if name.endswith("_eye")]
 _TILE, _LINE = 240, 18
 
 
