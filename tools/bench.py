@@ -497,9 +497,9 @@ def answers(visits: int = 3) -> list[dict]:
                 with timed("page, until it is ready"):
                     tab.goto(address)
                     tab.wait_for_selector("body[data-ready]", timeout=WAIT)
-                where = tab.get_attribute("body", "data-ready")
+                threads = tab.get_attribute("body", "data-ready")
                 for number, (name, photograph) in enumerate(given.items(), 1):
-                    with timed(f"page, {name}, {where}"):
+                    with timed(f"page, {name}, {threads} threads"):
                         tab.set_input_files("#file", photograph)
                         tab.wait_for_selector(f"body[data-parsed='{number}']", timeout=WAIT)
         names = [url.removeprefix(address).lstrip("/") or "index.html" for url in loaded if url.startswith(address)]

@@ -19,7 +19,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from tools.run_notebooks import CELL_TIMEOUT, PeakMemory
+from tools.run_notebooks import CELL_TIMEOUT, children_memory
+from wsfp_helpers.common.memory import PeakMemory
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 2_000_000_000
@@ -30,7 +31,7 @@ LAB = ["--no-browser", "--port=0", "--ServerApp.token=", "--allow-root"]
 
 def measure(notebooks: list[Path]) -> int:
     """Bytes that JupyterLab and the kernels of the notebooks take together, at most."""
-    with PeakMemory() as memory, contextlib.ExitStack() as stack:
+    with PeakMemory(children_memory) as memory, contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         with (Path(folder) / "lab.log").open("w") as log:
             lab = subprocess.Popen([sys.executable, "-m", "jupyterlab", *LAB], cwd=ROOT, stdout=log, stderr=log)
@@ -45,10 +46,10 @@ def measure(notebooks: list[Path]) -> int:
             for index, cell in enumerate(client.nb.cells):
                 client.execute_cell(cell, index)
             time.sleep(1)
-            print(f"after {path.stem}: at most {memory.peak / 1e6:.0f} MB together", flush=True)
+            print(f"after {path.stem}: at most {memory.most / 1e6:.0f} MB together", flush=True)
         if lab.poll() is not None:
             raise SystemExit("JupyterLab stopped by itself")
-    return memory.peak
+    return memory.most
 
 
 def main() -> int:

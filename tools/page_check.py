@@ -34,8 +34,7 @@ from wsfp_helpers.parsing.load import SHIPPED_PARSERS, load_parser
 class Seen:
     """What a visit showed."""
 
-    where: str = ""
-    """What the networks run on, as ``"2 threads"``."""
+    threads: int = 0
     said: str = ""
     doubt: str = ""
     pointed: list[str] = field(default_factory=list)
@@ -60,7 +59,7 @@ def visit(page: Path, shots: Path, photograph: Path) -> Seen:
         tab.on("pageerror", lambda error: seen.complaints.append(str(error)))
         tab.goto(address)
         tab.wait_for_selector("body[data-ready]", timeout=WAIT)
-        seen.where = tab.get_attribute("body", "data-ready") or ""
+        seen.threads = int(tab.get_attribute("body", "data-ready") or 0)
         # Of the whole browser, workers included; blob: stays inside the page.
         tab.context.on("request", lambda r: None if r.url.startswith("blob:") else seen.late.append(r.url))
         tab.context.set_offline(True)
@@ -181,7 +180,7 @@ def main() -> None:
         seen, given = visit(page, shots, photograph), arrive(page, photograph)
     image = read_image(photograph)
     same = {name: float((load_parser(name).predict(image)[0] == found).mean()) for name, found in seen.maps.items()}
-    print(seen.said, seen.where, seen.doubt, *seen.pointed, f"by keyboard: {seen.reached}", sep="\n")
+    print(seen.said, f"{seen.threads} threads", seen.doubt, *seen.pointed, f"by keyboard: {seen.reached}", sep="\n")
     print({name: f"{100 * share:.2f} % of the pixels as in Python" for name, share in same.items()})
     print(f"requests after loading: {seen.late or 'none'}; console: {seen.complaints or 'no errors'}")
     for way, lines in given.items():

@@ -10,8 +10,8 @@ import argparse
 import os
 import queue
 import sys
-import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from nbformat import NotebookNode
 from tools.pages import page
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import atomic_path
+from wsfp_helpers.common.memory import PeakMemory
 
 ROOT = Path(__file__).parents[1]
 CELL_TIMEOUT = 900
@@ -74,32 +75,13 @@ class _Manager(AsyncKernelManager):
     client_factory = _Client
 
 
-class PeakMemory:
-    """Largest resident memory in bytes of all processes that this one started, watched from a thread."""
-
-    def __init__(self, interval: float = 0.1) -> None:
-        self.peak = 0
-        self._interval, self._stop = interval, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(self._interval):
-            total = 0
-            for process in me.children(recursive=True):
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.peak = max(self.peak, total)
+def children_memory() -> int:
+    """Resident memory in bytes of all processes that this one started, summed."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total
 
 
 def run(path: Path, build: Path) -> Run:
@@ -114,7 +96,7 @@ def run(path: Path, build: Path) -> Run:
         resources={"metadata": {"path": str(path.parent)}},
     )
     error, start = None, time.perf_counter()
-    with PeakMemory() as memory:
+    with PeakMemory(children_memory) as memory:
         try:
             client.execute()
         except (CellControlSignal, DeadKernelError) as failure:
@@ -126,7 +108,7 @@ def run(path: Path, build: Path) -> Run:
     ):
         with atomic_path(build / f"{path.stem}.{suffix}") as part:
             part.write_text(text, encoding="utf-8")
-    return Run(path.stem, seconds, memory.peak, error)
+    return Run(path.stem, seconds, memory.most, error)
 
 
 def _describe(failure: Exception, notebook: NotebookNode) -> str:

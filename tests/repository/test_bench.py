@@ -182,7 +182,7 @@ def test_answers_of_a_page_are_timed_until_they_are_shown(tmp_path, monkeypatch)
         (out / "app.js").write_text(
             """const body = document.body.dataset;
             let number = 0;
-            setTimeout(() => (body.ready = "2 threads"), 200);
+            setTimeout(() => (body.ready = 2), 200);
             document.getElementById("file").onchange = () => setTimeout(() => (body.parsed = ++number), 500);"""
         )
 

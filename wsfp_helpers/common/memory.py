@@ -1,6 +1,7 @@
 """How much memory the machine has, and how much a piece of work takes."""
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,9 +30,10 @@ def memory_in_use() -> int:
 
 
 class PeakMemory:
-    """In a ``with`` block: watches :func:`memory_in_use`, whose highest value is ``most`` afterwards."""
+    """In a ``with`` block: watches the bytes that ``measure`` gives, whose highest value is ``most`` afterwards."""
 
-    most = 0
+    def __init__(self, measure: Callable[[], int] = memory_in_use) -> None:
+        self.most, self._measure = 0, measure
 
     def __enter__(self) -> "PeakMemory":
         self._ended = threading.Event()
@@ -45,6 +47,6 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while True:
-            self.most = max(self.most, memory_in_use())
+            self.most = max(self.most, self._measure())
             if self._ended.wait(0.1):
                 return

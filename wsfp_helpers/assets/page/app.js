@@ -17,7 +17,7 @@ function say(text) {
   $("status").textContent = text;
 }
 
-function ready({ facts: found, where }) {
+function ready({ facts: found, threads }) {
   facts = found;
   names = Object.keys(facts.parsers);
   names.forEach((name, place) => {
@@ -25,8 +25,8 @@ function ready({ facts: found, where }) {
     document.querySelector(`[data-place="${place}"]`).textContent = `Download the map ${TITLES[name]}`;
   });
   $("licences").textContent = `Licences: ${facts.licences}.`;
-  document.body.dataset.ready = where;
-  say(`Ready (${where}). Choose a photograph.`);
+  document.body.dataset.ready = threads;
+  say(`Ready (${threads} ${threads === 1 ? "thread" : "threads"}). Choose a photograph.`);
 }
 
 async function open(blob) {

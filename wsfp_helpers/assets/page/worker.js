@@ -16,8 +16,7 @@ async function start() {
   ort.env.wasm.wasmBinary = wasm;
   session = await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"] });
   await run({ data: new Uint8Array(64 * 64 * 3), height: 64, width: 64 }, 1); // the first run allocates
-  const threads = ort.env.wasm.numThreads;
-  postMessage({ kind: "ready", facts, where: `${threads} ${threads === 1 ? "thread" : "threads"}` });
+  postMessage({ kind: "ready", facts, threads: ort.env.wasm.numThreads });
 }
 
 async function run(picture, count) {
