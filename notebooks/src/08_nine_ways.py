@@ -679,8 +679,8 @@ assert cost["disfacerep: multiply-adds"] == cost["mctformer+: multiply-adds"], "
 assert cost["weclip+: training"] == max(cost[f"{name}: training"] for name in SYSTEMS)
 
 # %% [markdown]
-# The image-text model costs DisFaceRep a third more time and memory in training and nothing afterwards, as in the
-# paper.  Systems without a decoder also look at the mirror image.
+# The image-text model costs DisFaceRep a third more time and memory in training (paper: 1.9 times the time), nothing
+# afterwards.  Systems without a decoder also look at the mirror image.
 #
 # **What it does not say.**  That one system is better "in general".  These are small versions, trained for minutes, and
 # their order is only in part the paper's ([table1](../docs/results/table1.md) has Kendall's tau).  What carries over
