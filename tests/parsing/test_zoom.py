@@ -77,13 +77,14 @@ class Painted(LightParser):
         return out
 
 
-def test_a_closer_look_frames_the_face_as_the_training_pictures_do(parser):
+def test_closer_looks_frame_the_face_as_they_are_told(parser):
     painted = Painted(parser.network, parser.trunk, parser.config)
     photograph = np.zeros((400, 600, 3), np.uint8)
     photograph[300:380, 440:500] = 255
-    parsed = painted.parse(photograph, ZoomSettings(face_height=0.5, anchor=(0.6, 0.4)))
+    parsed = painted.parse(photograph, ZoomSettings(face_height=0.4, last_height=0.5, anchor=(0.6, 0.4)))
     rows, columns = np.nonzero(painted.seen[0, ..., 0] > 127)
     assert (rows.max() + 1 - rows.min()) / 32 == pytest.approx(0.5, abs=0.07)
+    assert 80 / parsed.views[-2].side == pytest.approx(0.4, abs=0.07)
     assert (rows.min() + rows.max() + 1) / 2 / 32 == pytest.approx(0.6, abs=0.05)
     assert (columns.min() + columns.max() + 1) / 2 / 32 == pytest.approx(0.4, abs=0.05)
     np.testing.assert_allclose(parsed.face, (300, 380, 440, 500), atol=25)
@@ -118,9 +119,9 @@ def test_a_small_face_is_looked_at_until_it_fills_the_look(parser):
     heights = {}
     for most in (1, 3):
         sprawling = Sprawling(parser.network, parser.trunk, parser.config)
-        parsed = sprawling.parse(photograph, ZoomSettings(most=most))
-        heights[most] = (sprawling.seen[0, ..., 0].max(1) > 127).mean()
-        assert sprawling.views == (2 if most == 1 else 3)
+        parsed = sprawling.parse(photograph, ZoomSettings(most=most, last_height=0.7))
+        heights[most] = 48 / parsed.views[-2].side
+        assert sprawling.views == (3 if most == 1 else 4)
     assert heights == {1: pytest.approx(0.7 / 3, abs=0.06), 3: pytest.approx(0.7, abs=0.06)}
     np.testing.assert_allclose(parsed.face, (160, 208, 180, 220), atol=6)
     assert parsed.certainty == pytest.approx(0.9, abs=0.01)
@@ -146,6 +147,20 @@ def test_a_single_look_is_averaged_with_its_mirror_image(parser):
     pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     whole = torch.stack([parser.parse(picture, ZoomSettings(most=0)).probability for picture in pictures])
     torch.testing.assert_close(whole, parser.probabilities(pictures, flip=True))
+
+
+def test_only_the_last_look_is_averaged_with_its_mirror_image(parser):
+    asked = []
+
+    class Asked(Painted):
+        def probabilities(self, pictures, flip=True):
+            asked.append(flip)
+            return super().probabilities(pictures, flip)
+
+    photograph = np.zeros((400, 600, 3), np.uint8)
+    photograph[300:380, 440:500] = 255
+    parsed = Asked(parser.network, parser.trunk, parser.config).parse(photograph)
+    assert asked == [False, False, True] and len(parsed.views) == 3
 
 
 def test_photographs_that_are_parsed_together_get_what_each_gets_alone(parser):

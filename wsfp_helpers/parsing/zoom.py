@@ -26,14 +26,16 @@ class ZoomSettings:
 
     face_height: float = 0.7
     """Height of the face in the square of a zoom; 0.7 is the framing of the training pictures."""
+    last_height: float = 1.0
+    """The same in one more zoom at the end, which sees small parts larger."""
     close_enough: float = 0.7
     """A zoom is the last one when it sees a face of at least this part of the height that was aimed at."""
     most: int = 3
-    """At most so many zooms: a face that is small in its picture is found step by step."""
+    """At most so many zooms before the last: a face that is small in its picture is found step by step."""
     anchor: tuple[float, float] = (0.575, 0.5)
     """Where (y, x) in the square the middle of the face comes to lie: as in CelebA's crops."""
     flip: bool = True
-    """Zooms, or the only view, are the mean with the mirrored picture."""
+    """The last zoom, or the only view, is the mean with the mirrored picture."""
     weight: float = 0.8
     """Weight of a zoom against what the views before it said."""
 
@@ -217,17 +219,16 @@ def parse_canvases(
     visits = [_visit(canvas, size, settings) for canvas, size in zip(canvases, sizes, strict=True)]
     found: list[list[Parsed]] = [[] for _ in visits]
     waiting = {number: next(visit) for number, visit in enumerate(visits)}
-    mirrored = settings.flip and not settings.most
     while waiting:
-        pictures = [_cut(canvases[number], square, side) for number, square in waiting.items()]
-        answers = look(np.stack(pictures), mirrored)
-        mirrored, going = settings.flip, {}
-        for number, answer in zip(waiting, zip(*answers, strict=True), strict=True):
+        mirrored = settings.flip and all(last for _, last in waiting.values())
+        ready = [number for number, (_, last) in waiting.items() if last == mirrored or not settings.flip]
+        answers = look(np.stack([_cut(canvases[n], waiting[n][0], side) for n in ready]), mirrored)
+        for number, answer in zip(ready, zip(*answers, strict=True), strict=True):
+            del waiting[number]
             try:
-                going[number] = visits[number].send(answer)
+                waiting[number] = visits[number].send(answer)
             except StopIteration as end:
                 found[number] = end.value
-        waiting = going
     return found
 
 
@@ -237,15 +238,20 @@ Square = tuple[int, int, int]
 
 def _visit(
     canvas: np.ndarray, size: tuple[int, int], settings: ZoomSettings
-) -> Generator[Square, Sequence[Tensor], list[Parsed]]:
-    """Asks for one square after the other; is sent what each parser says of it."""
+) -> Generator[tuple[Square, bool], Sequence[Tensor], list[Parsed]]:
+    """Asks for one square after the other, and says whether it is the last; is sent what each parser says of it."""
     height, width = canvas.shape[:2]
     side = max(height, width)
     square = (height - side) // 2, (width - side) // 2, side
     views: list[list[View]] = []
-    face = None
+
+    def closer(face: Box, share: float) -> Square:
+        side = max(round((face[1] - face[0]) / share), 16)
+        (y0, y1, x0, x1), (down, across) = face, settings.anchor
+        return round((y0 + y1) / 2 - down * side), round((x0 + x1) / 2 - across * side), side
+
     while True:
-        answers = yield square
+        answers = yield square, not settings.most
         views.append([_view(answer, square, canvas) for answer in answers])
         here = views[-1][0]
         inside = torch.stack([answer[_FACE].sum(0) for answer in answers]).mean(0)
@@ -256,11 +262,12 @@ def _visit(
             break
         if len(views) > 1 and face[1] - face[0] >= settings.close_enough * settings.face_height * square[2]:
             break
-        side = max(round((face[1] - face[0]) / settings.face_height), 16)
-        top = round((face[0] + face[1]) / 2 - settings.anchor[0] * side)
-        square = top, round((face[2] + face[3]) / 2 - settings.anchor[1] * side), side
+        square = closer(face, settings.face_height)
     if len(views) == 1:
         face = None
+    if face:
+        square = closer(face, settings.last_height)
+        views.append([_view(answer, square, canvas) for answer in (yield square, True)])
     return [Parsed(each, settings.weight, size, face) for each in zip(*views, strict=True)]
 
 

@@ -171,41 +171,46 @@ export async function parse(canvas, look, facts) {
   let side = Math.max(height, width);
   const top0 = Math.floor((height - side) / 2), left0 = Math.floor((width - side) / 2);
   const whole = await view(top0, left0, side, settings.flip && !settings.most), totals = whole.enlarged;
-  let found = whole.seen, last = null;
-  for (let turn = 0; turn < settings.most && found; turn++) {
-    side = Math.max(round((found[1] - found[0]) / settings.face_height), 16);
-    const top = round((found[0] + found[1]) / 2 - settings.anchor[0] * side);
-    const left = round((found[2] + found[3]) / 2 - settings.anchor[1] * side);
-    last = await view(top, left, side, settings.flip);
-    const part = last.height * last.width;
+
+  async function closer(face, share, mirrored) {
+    side = Math.max(round((face[1] - face[0]) / share), 16);
+    const top = round((face[0] + face[1]) / 2 - settings.anchor[0] * side);
+    const left = round((face[2] + face[3]) / 2 - settings.anchor[1] * side);
+    const seen = await view(top, left, side, mirrored), part = seen.height * seen.width;
     totals.forEach((total, p) => {
-      for (let y = 0; y < last.height; y++) {
-        const down = feather(last.y0 + y, top, side);
-        for (let x = 0; x < last.width; x++) {
-          const weight = settings.weight * down * feather(last.x0 + x, left, side);
-          const i = (last.y0 + y) * width + last.x0 + x, j = y * last.width + x;
-          for (let k = 0; k < classes; k++) total[k * plane + i] += weight * (last.enlarged[p][k * part + j] - total[k * plane + i]);
+      for (let y = 0; y < seen.height; y++) {
+        const down = feather(seen.y0 + y, top, side);
+        for (let x = 0; x < seen.width; x++) {
+          const weight = settings.weight * down * feather(seen.x0 + x, left, side);
+          const i = (seen.y0 + y) * width + seen.x0 + x, j = y * seen.width + x;
+          for (let k = 0; k < classes; k++) total[k * plane + i] += weight * (seen.enlarged[p][k * part + j] - total[k * plane + i]);
         }
       }
     });
-    found = last.seen;
+    return seen;
+  }
+
+  let found = settings.most ? whole.seen : null;
+  for (let turn = 0; turn < settings.most && found; turn++) {
+    found = (await closer(found, settings.face_height, false)).seen;
     if (found && found[1] - found[0] >= settings.close_enough * settings.face_height * side) break;
   }
-  const box = last && last.seen, chosen = box ? choices(last, classes) : [];
+  const last = found && await closer(found, settings.last_height, settings.flip);
+  const chosen = last ? choices(last, found, classes) : [];
   const isEye = ["l_eye", "r_eye"].map((name) => facts.classes.indexOf(name));
   return totals.map((probability, p) => {
-    const sure = box ? chosen[p].filter(([k]) => k).map(([, confidence]) => confidence) : [];
+    const sure = last ? chosen[p].filter(([k]) => k).map(([, confidence]) => confidence) : [];
     const certainty = sure.length ? sure.reduce((a, b) => a + b, 0) / sure.length : 0;
     const agreement = chosen.length > 1 ? agree(chosen[0], chosen[1], classes) : null;
-    const eyes = box ? chosen[p].filter(([k]) => isEye.includes(k)).length / chosen[p].length : 0;
-    return { probability, height, width, face: box, certainty, agreement, eyes };
+    const eyes = last ? chosen[p].filter(([k]) => isEye.includes(k)).length / chosen[p].length : 0;
+    return { probability, height, width, face: found, certainty, agreement, eyes };
   });
 }
 
-/** The choice of every parser in the face, pixel by pixel, as a view saw it: [class, probability]. */
-function choices({ probabilities, size, top, left, side, seen }, classes) {
+/** The choice of every parser in a box, pixel by pixel, as a view saw it: [class, probability]. */
+function choices({ probabilities, size, top, left, side }, box, classes) {
   const end = (at, start) => Math.min(Math.max(round((at - start) * (size / side)), 0), size);
-  const [y0, y1, x0, x1] = [end(seen[0], top), end(seen[1], top), end(seen[2], left), end(seen[3], left)];
+  const [y0, y1, x0, x1] = [end(box[0], top), end(box[1], top), end(box[2], left), end(box[3], left)];
   return probabilities.map((probability) => {
     const out = [];
     for (let y = y0; y < y1; y++) for (let x = x0; x < x1; x++) out.push(strongest(probability, size * size, y * size + x, classes));
