@@ -10,9 +10,9 @@ from torch import nn
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.runs import read_metrics
-from wsfp_helpers.labels import IGNORE
+from wsfp_helpers.labels import CELEBAMASK, IGNORE
 from wsfp_helpers.parsing.fit import FitConfig, class_weights, fit, poly, remove_state, segmentation_loss
-from wsfp_helpers.parsing.light import Copies, make_copies, train_decoder
+from wsfp_helpers.parsing.light import Copies, LightDecoder, make_copies, train_decoder, undo_balance
 
 
 @pytest.fixture
@@ -61,6 +61,41 @@ def test_class_weights_have_mean_one_over_the_pixels():
     assert weights[3] == 0 and weights[1] == pytest.approx(weights[2])
     assert weights[1] / weights[0] == pytest.approx((5 / 1) ** 0.5)
     assert (5 * weights[0] + weights[1] + weights[2]) / 7 == pytest.approx(1)
+
+
+def test_without_the_weights_of_training_a_part_is_as_probable_as_it_is_frequent():
+    """One bias, fitted by the weighted cross-entropy to pixels of which nothing is known."""
+    skin, nose, ear, hat = (CELEBAMASK.index(name) for name in ("skin", "nose", "l_ear", "hat"))
+    target = torch.tensor([skin] * 80 + [nose] * 15 + [ear] * 5)
+    weight = class_weights([target.numpy()], 0.5)
+    decoder = LightDecoder(PARSER)
+    bias = decoder.head.bias
+    optimiser = torch.optim.LBFGS([bias], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+    optimiser.step(lambda: _slope(torch.nn.functional.cross_entropy(bias.expand(100, -1), target, weight), bias))
+    before = bias.detach().clone()
+    assert before.softmax(0)[nose] > 0.2
+    undo_balance(decoder, weight)
+    after = bias.detach()
+    assert (after[nose] - after[skin]).exp().item() == pytest.approx(15 / 80, rel=0.01)
+    assert (after[ear] - after[skin]).exp().item() == pytest.approx(5 / 80 * (80 / 5) ** 0.5, rel=0.01)
+    assert after[hat] == before[hat]
+
+
+def _slope(loss, parameter):
+    parameter.grad = torch.autograd.grad(loss, parameter)[0]
+    return loss
+
+
+def test_a_training_undoes_its_weights_when_asked_to():
+    faces, target = block_faces()
+    copies = make_copies(faces, target, PARSER, TinyTrunk())
+    kept, _ = train_decoder(copies, PARSER)
+    undone, _ = train_decoder(copies, replace(PARSER, undo_balance=True))
+    weight = class_weights(copies.targets, PARSER.balance)
+    moved = (kept.head.bias - undone.head.bias).exp()
+    k = CELEBAMASK.index("nose")
+    assert moved[k].item() == pytest.approx((weight[k] / weight[CELEBAMASK.index("skin")]).item(), rel=1e-3)
+    assert moved[0] == 1
 
 
 def test_poly_schedule():

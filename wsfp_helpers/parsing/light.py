@@ -22,7 +22,7 @@ from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.nets.trunk import Trunk, as_grid, features, load_trunk
 from wsfp_helpers.parsing.augment import AugmentConfig, augment
 from wsfp_helpers.parsing.fit import Batch, FitConfig, class_weights, fit
-from wsfp_helpers.parsing.zoom import FaceParser
+from wsfp_helpers.parsing.zoom import FACE, FaceParser
 
 NETWORK = "LightParser"
 """What the header of a light parser's file calls its network."""
@@ -52,6 +52,8 @@ class ParserConfig:
     """Further copies of the pictures that show glasses, a hat or a necklace."""
     balance: float = 0.3
     """In the cross-entropy a class weighs its frequency to the power of minus this."""
+    undo_balance: bool = False
+    """Divide these weights out of the answers for the parts of the face, which are drawn too large by them."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Of the copies."""
     fit: FitConfig = field(
@@ -222,7 +224,25 @@ def train_decoder(
     def batch_at(step: int) -> Batch:
         return copies.batch_at(step, config.fit.batch, config.window, seed)
 
-    return decoder, fit(decoder, batch_at, config.fit, weight=weight, seed=seed, folder=folder, desc=desc)
+    losses = fit(decoder, batch_at, config.fit, weight=weight, seed=seed, folder=folder, desc=desc)
+    if config.undo_balance:
+        undo_balance(decoder, weight)
+    return decoder, losses
+
+
+@torch.no_grad()
+def undo_balance(decoder: LightDecoder, weight: Tensor) -> None:
+    """Subtract the logarithm of class weights ``(19,)``, in relation to skin's, from the scores of :data:`FACE`.
+
+    A cross-entropy whose class k weighs w_k is least where scores are those of probabilities p_k * w_k; subtracting
+    log w_k gives p_k back ("logit adjustment", Menon et al., ICLR 2021).  So the parts that skin surrounds are no
+    longer drawn too large.  Ears, hats and clothes keep their weights: where a photograph leaves the parser in doubt,
+    they would be lost to hair and background.  So do classes that no target had, whose weight is 0.
+    """
+    bias, skin = decoder.head.get_parameter("bias"), weight[CELEBAMASK.index("skin")]
+    for k in (CELEBAMASK.index(name) for name in FACE):
+        if weight[k] * skin > 0:
+            bias[k] -= (weight[k] / skin).log()
 
 
 class LightParser(FaceParser):
