@@ -283,7 +283,7 @@ export function findDoubt(parsed, canvas, { height, width }) {
   if (spread < 4) return "hardly any contrast: the map is a guess";
   if (!parsed[0].face) return "no face was found: the map is a guess";
   const [{ agreement, certainty }] = parsed;
-  if (agreement !== null && agreement < 0.55) {
+  if (agreement !== null && agreement < 0.46) {
     return `the parsers disagree (${agreement.toFixed(2)}): is the face upright, uncovered, sharp and well lit?`;
   }
   if (agreement === null && certainty < 0.75) return `low confidence (${certainty.toFixed(2)}): is the face frontal, sharp and well lit?`;
