@@ -5,6 +5,7 @@ usage: python -m tools.bench [--results FOLDER]                  three rows, und
        python -m tools.bench --pairs 30000 [--results FOLDER]    evaluate so many label pairs, and watch memory
        python -m tools.bench --evaluate [--results FOLDER]       wsfp evaluate beside a plain loop, idle and busy
        python -m tools.bench --parse [--results FOLDER]          wsfp parse beside a plain loop; needs FRL London
+       python -m tools.bench --trunk [--results FOLDER]          how much of that is the trunk, at what speed; the same
        python -m tools.bench --page [--results FOLDER]           answers of the page in Chromium; needs it, and npm once
 
 Three rows, ``tcd_step``, ``fcam_extraction`` and ``confusion_matrix``, each with the ratio of the median times
@@ -595,6 +596,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, help="evaluate so many label pairs instead")
     parser.add_argument("--evaluate", action="store_true", help="time wsfp evaluate beside a plain loop instead")
     parser.add_argument("--parse", action="store_true", help="time wsfp parse beside a plain loop instead")
+    parser.add_argument("--trunk", action="store_true", help="say how much of wsfp parse is the trunk's instead")
     parser.add_argument("--page", action="store_true", help="time the page of wsfp page in Chromium instead")
     parser.add_argument("--paper", type=int, metavar="N", help="time training steps of the paper profile on N pictures")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another value for a setting of it")
@@ -609,12 +611,16 @@ def main(arguments: list[str] | None = None) -> None:
         comparisons = evaluation() if chosen.evaluate else parsing()
         print(*(one.line() for one in comparisons), sep="\n")
         rows = [each for one in comparisons for each in one.rows()]
-        if chosen.parse:
-            with some_of_frl(12) as source:
-                for parser_name, one in zip(("weak", None), comparisons, strict=True):
-                    rows += trunk_share(source, parser_name, one.name)
-            print(*(f"{each['metric']:<22}{each['seeds'][0]:8.1f} {each['unit']}" for each in rows[-6:]), sep="\n")
         command = f"python -m tools.bench --{name}"
+    elif chosen.trunk:
+        with some_of_frl(12) as source:
+            rows = trunk_share(source, "weak", "parse, 12 photographs, one parser")
+            rows += trunk_share(source, None, "parse, 12 photographs, both parsers")
+        name, command = "trunk", "python -m tools.bench --trunk"
+        print(
+            *(f"{each['name']:<36}{each['metric']:<22}{each['seeds'][0]:6.1f} {each['unit']}" for each in rows),
+            sep="\n",
+        )
     elif chosen.page:
         rows, name, command = answers(), "page", "python -m tools.bench --page"
         print(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from itertools import count
 
 import numpy as np
@@ -149,6 +150,17 @@ def test_the_trunk_s_share_is_its_time_and_its_work_that_of_a_vit(tmp_path, monk
     work = 2 * (8 * 17 * (12 * 384**2 + 2 * 17 * 384) + 16 * 3 * 16**2 * 384)
     assert [each["seeds"][0] for each in rows] == pytest.approx([100 * 3 / 12, 100 * 5 * work / 3 / 1e9, 1])
     assert peaks == [(2 * 17, 384)]
+
+
+def test_the_trunk_s_share_is_a_command_for_one_parser_and_for_both(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "some_of_frl", lambda photographs: nullcontext(tmp_path))
+    monkeypatch.setattr(
+        bench, "trunk_share", lambda source, parser, name: [bench.row(name, str(parser), "percent", [60])]
+    )
+    bench.main(["--trunk", "--results", str(tmp_path)])
+    content = json.loads((tmp_path / "trunk.json").read_text())
+    assert content["command"] == "python -m tools.bench --trunk"
+    assert [each["metric"] for each in content["rows"]] == ["weak", "None"]
 
 
 def test_products_reach_no_more_than_a_processor_can():
