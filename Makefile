@@ -100,6 +100,7 @@ results: $(STAMP)
 	$(BIN)/python -m tools.scale --results docs/results
 	$(BIN)/python -m tools.bench --evaluate --results docs/results
 	$(BIN)/python -m tools.bench --parse --results docs/results || test $$? = 2  # 2: FRL London is not there
+	$(BIN)/python -m tools.bench --trunk --results docs/results || test $$? = 2  # 2: FRL London is not there
 	$(BIN)/python -m tools.bench --page --results docs/results || test $$? = 2  # 2: there is no Chromium, or no npm
 	for table in table3 table4 fig6 vlm sums tuned mended; do \
 	    $(BIN)/wsfp ablate $$table --results docs/results || exit 1; done

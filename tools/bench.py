@@ -5,6 +5,7 @@ usage: python -m tools.bench [--results FOLDER]                  three rows, und
        python -m tools.bench --pairs 30000 [--results FOLDER]    evaluate so many label pairs, and watch memory
        python -m tools.bench --evaluate [--results FOLDER]       wsfp evaluate beside a plain loop, idle and busy
        python -m tools.bench --parse [--results FOLDER]          wsfp parse beside a plain loop; needs FRL London
+       python -m tools.bench --trunk [--results FOLDER]          how much of that is the trunk, at what speed; the same
        python -m tools.bench --page [--results FOLDER]           answers of the page in Chromium; needs it, and npm once
 
 Three rows, ``tcd_step``, ``fcam_extraction`` and ``confusion_matrix``, each with the ratio of the median times
@@ -18,6 +19,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time, thread_time
 from unittest.mock import patch
 
 import numpy as np
@@ -35,6 +37,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tools.browser import WAIT, open_tab
@@ -42,7 +45,7 @@ from tools.page_check import served
 from tools.reference import counts_by_class, fcam_by_views, tcd_by_pairs
 from wsfp_helpers.common.configs import change
 from wsfp_helpers.common.errors import InputError, exit_on_bad_input
-from wsfp_helpers.common.machine import cpu_count, device
+from wsfp_helpers.common.machine import cpu_count, device, multiplies_bfloat16
 from wsfp_helpers.common.pictures import read_image, read_label_map, resize_label_map, to_tensor, write_index_png
 from wsfp_helpers.data.frl import find_frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
@@ -52,7 +55,7 @@ from wsfp_helpers.method.tcd import Objective, TcdConfig
 from wsfp_helpers.method.train import train
 from wsfp_helpers.method.vit import MultiClassTokenViT, Projector, vit_inputs
 from wsfp_helpers.nets.clip import FLIP_ARCHITECTURE
-from wsfp_helpers.nets.trunk import load_trunk
+from wsfp_helpers.nets.trunk import Trunk, load_trunk
 from wsfp_helpers.nets.vlm import VisionLanguageModel, embedded_model, mini_flip
 from wsfp_helpers.palette import PALETTE, paint
 from wsfp_helpers.parsing.load import load_parser
@@ -433,21 +436,25 @@ def plain_parse(photographs: list[Path], out: Path) -> list[np.ndarray]:
     return maps
 
 
+@contextmanager
+def some_of_frl(photographs: int) -> Iterator[Path]:
+    """A folder with the first photographs of FRL London alone."""
+    root = find_frl_london()
+    if root is None:
+        raise InputError("no FRL London in $WSFP_DATA or the cache: fetch it with wsfp data get frl-london")
+    with TemporaryDirectory() as folder:
+        for path in sorted(root.glob("inst/neutral_front/*.jpg"))[:photographs]:
+            Path(folder, path.name).symlink_to(path)
+        yield Path(folder)
+
+
 def parsing(photographs: int = 12, repeats: int = 5) -> list[Comparison]:
     """``wsfp parse`` of photographs of FRL London against :func:`plain_parse`: with one parser, and with both.
 
     The difference is the largest share of a photograph's pixels that get another class.
     """
-    root = find_frl_london()
-    if root is None:
-        raise InputError("no FRL London in $WSFP_DATA or the cache: fetch it with wsfp data get frl-london")
-    chosen = sorted(root.glob("inst/neutral_front/*.jpg"))[:photographs]
-    with TemporaryDirectory() as folder:
-        source, out = Path(folder, "photographs"), Path(folder, "out")
-        for path in chosen:
-            link = source / path.name
-            link.parent.mkdir(exist_ok=True)
-            link.symlink_to(path)
+    with some_of_frl(photographs) as source, TemporaryDirectory() as folder:
+        out = Path(folder)
 
         def fast(parser: str | None) -> list[np.ndarray]:
             written = parse_photographs(source, out / (parser or "both"), parser).written
@@ -458,7 +465,7 @@ def parsing(photographs: int = 12, repeats: int = 5) -> list[Comparison]:
 
         return [
             compare(
-                f"parse, {len(chosen)} photographs, {'one parser' if parser else 'both parsers'}",
+                f"parse, {photographs} photographs, {'one parser' if parser else 'both parsers'}",
                 lambda parser=parser: fast(parser),
                 lambda: plain_parse(sorted(source.iterdir()), out),
                 difference,
@@ -467,6 +474,62 @@ def parsing(photographs: int = 12, repeats: int = 5) -> list[Comparison]:
             )
             for parser in ("weak", None)
         ]
+
+
+def trunk_share(source: Path, parser: str | None, name: str) -> list[dict]:
+    """Rows: the trunk's share of the time of ``wsfp parse``, and the trunk's share of the peak of matrix products.
+
+    All on one thread and in the processor's time, which a busy machine changes little.  The trunk's work is what torch
+    counts; the peak is :func:`products_peak` of as many tokens as go through it together most often.
+    """
+    forward, seconds, shown = Trunk.forward, 0.0, Counter[torch.Size]()
+
+    def timed(trunk: Trunk, prepared: Tensor) -> Tensor:
+        nonlocal seconds
+        begin = thread_time()
+        tokens = forward(trunk, prepared)
+        seconds += thread_time() - begin
+        shown[prepared.shape] += 1
+        return tokens
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with TemporaryDirectory() as out, patch.object(Trunk, "forward", timed):
+            begin = process_time()
+            parse_photographs(source, out, parser)
+            whole = process_time() - begin
+        work, trunk = 0, load_trunk()
+        for shape, times in shown.items():
+            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted
+                trunk(torch.zeros(shape))
+            work += times * counter.get_total_flops()
+        batch, _, height, width = shown.most_common(1)[0][0]
+        peak = products_peak(batch * (1 + height * width // trunk.patch**2), trunk.width)
+    finally:
+        torch.set_num_threads(threads)
+    return [
+        row(name, "trunk_share_of_time", "percent", [100 * seconds / whole]),
+        row(name, "trunk_share_of_peak", "percent", [100 * work / seconds / peak]),
+        row(name, "peak", "GFLOP/s a thread", [peak / 1e9]),
+    ]
+
+
+def products_peak(tokens: int, width: int, repeats: int = 9) -> float:
+    """Operations a second on this thread in the four products of weights in a block of a ViT: the fastest of some.
+
+    In bfloat16 where ``wsfp parse`` computes in it, else in float32.
+    """
+    kind = torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    sides = ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width))
+    pairs = [(torch.randn(tokens, a, dtype=kind), torch.randn(b, a, dtype=kind)) for a, b in sides]
+    times = []
+    for _ in range(repeats):
+        begin = thread_time()
+        for given, weights in pairs:
+            F.linear(given, weights)
+        times.append(thread_time() - begin)
+    return 2 * tokens * sum(a * b for a, b in sides) / min(times)
 
 
 def answers(visits: int = 3) -> list[dict]:
@@ -533,6 +596,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, help="evaluate so many label pairs instead")
     parser.add_argument("--evaluate", action="store_true", help="time wsfp evaluate beside a plain loop instead")
     parser.add_argument("--parse", action="store_true", help="time wsfp parse beside a plain loop instead")
+    parser.add_argument("--trunk", action="store_true", help="say how much of wsfp parse is the trunk's instead")
     parser.add_argument("--page", action="store_true", help="time the page of wsfp page in Chromium instead")
     parser.add_argument("--paper", type=int, metavar="N", help="time training steps of the paper profile on N pictures")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another value for a setting of it")
@@ -548,6 +612,15 @@ def main(arguments: list[str] | None = None) -> None:
         print(*(one.line() for one in comparisons), sep="\n")
         rows = [each for one in comparisons for each in one.rows()]
         command = f"python -m tools.bench --{name}"
+    elif chosen.trunk:
+        with some_of_frl(12) as source:
+            rows = trunk_share(source, "weak", "parse, 12 photographs, one parser")
+            rows += trunk_share(source, None, "parse, 12 photographs, both parsers")
+        name, command = "trunk", "python -m tools.bench --trunk"
+        print(
+            *(f"{each['name']:<36}{each['metric']:<22}{each['seeds'][0]:6.1f} {each['unit']}" for each in rows),
+            sep="\n",
+        )
     elif chosen.page:
         rows, name, command = answers(), "page", "python -m tools.bench --page"
         print(

@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
+from itertools import count
 
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
 from tests.fixtures import tiny_vlm
@@ -14,6 +17,7 @@ from tools import bench
 from tools.bench import Comparison, compare
 from tools.browser import find_chromium
 from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.nets.trunk import load_trunk
 from wsfp_helpers.parsing.page import SOURCES
 from wsfp_helpers.score.confusion import evaluate_pairs
 from wsfp_helpers.tooling.results import KEYS
@@ -129,6 +133,38 @@ def test_evaluate_counts_what_a_plain_loop_counts_and_ends_the_processes_beside_
     monkeypatch.setattr(bench, "evaluation", lambda: [idle, beside])
     bench.main(["--evaluate", "--results", str(tmp_path)])
     assert json.loads((tmp_path / "evaluate.json").read_text())["command"] == "python -m tools.bench --evaluate"
+
+
+def test_the_trunk_s_share_is_its_time_and_its_work_that_of_a_vit(tmp_path, monkeypatch):
+    def parse(source, out, parser):
+        for batch in (2, 2, 1):
+            load_trunk()(torch.zeros(batch, 3, 64, 64))
+
+    peaks, clock, process = [], count(), iter((0, 12))
+    monkeypatch.setattr(bench, "parse_photographs", parse)
+    monkeypatch.setattr(bench, "products_peak", lambda tokens, width: peaks.append((tokens, width)) or 1e9)
+    monkeypatch.setattr(bench, "thread_time", lambda: next(clock))  # a second for each look of the trunk
+    monkeypatch.setattr(bench, "process_time", lambda: next(process))
+    rows = bench.trunk_share(tmp_path, None, "x")
+    # Eight blocks of width d on t = 16 + 1 tokens: 12 d^2 + 2 t d multiply-adds a token, and the patch embedding.
+    work = 2 * (8 * 17 * (12 * 384**2 + 2 * 17 * 384) + 16 * 3 * 16**2 * 384)
+    assert [each["seeds"][0] for each in rows] == pytest.approx([100 * 3 / 12, 100 * 5 * work / 3 / 1e9, 1])
+    assert peaks == [(2 * 17, 384)]
+
+
+def test_the_trunk_s_share_is_a_command_for_one_parser_and_for_both(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "some_of_frl", lambda photographs: nullcontext(tmp_path))
+    monkeypatch.setattr(
+        bench, "trunk_share", lambda source, parser, name: [bench.row(name, str(parser), "percent", [60])]
+    )
+    bench.main(["--trunk", "--results", str(tmp_path)])
+    content = json.loads((tmp_path / "trunk.json").read_text())
+    assert content["command"] == "python -m tools.bench --trunk"
+    assert [each["metric"] for each in content["rows"]] == ["weak", "None"]
+
+
+def test_products_reach_no_more_than_a_processor_can():
+    assert 1e8 < bench.products_peak(64, 64, repeats=2) < 1e15
 
 
 @pytest.mark.parametrize("size", [(512, 512), (33, 70)])

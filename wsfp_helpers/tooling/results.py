@@ -79,6 +79,9 @@ ABOUT = {
     "the mean over parts.",
     "dino_passes": "Grounding DINO (Swin-T, BERT) at its full size with random weights, on one picture enlarged to "
     "800 x 800 pixels: five phrases, each with a forward of its own, or with the image network run once for all five.",
+    "trunk": "The trunk's shares are of the processor's time on one thread.  The peak is what the four products of "
+    "weights in a block reach alone, in the same process, with as many tokens as go through the trunk together.  All "
+    "computes in bfloat16 where the processor multiplies it (avx512_bf16 or amx_bf16), else in float32.",
     "fairness": "The shipped parsers on the people of FRL London, by what the people said of themselves.  Intervals of "
     "neighbouring groups that overlap are no evidence of a difference, and hardly any group is large enough for more.",
     **dict.fromkeys(
