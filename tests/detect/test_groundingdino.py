@@ -236,7 +236,7 @@ def test_captions():
 
 
 def test_bad_weights(tmp_path, bert):
-    with pytest.raises(InputError, match=r"needs weights: take groundingdino_swint_ogc\.pth"):
+    with pytest.raises(InputError, match=r"needs weights: run `wsfp weights get groundingdino bert`, or take "):
         load_detector("groundingdino")
     with pytest.raises(InputError, match=r"no Grounding DINO weights at .*IDEA-Research/GroundingDINO"):
         load_detector("groundingdino", tmp_path / "none.pth")
@@ -275,6 +275,12 @@ def test_the_package_is_asked_for_by_name(files, bert, monkeypatch):
         load_detector("groundingdino-py", files[".pth"], bert)
 
 
+def test_without_transformers_the_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("wsfp_helpers.detect.load.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs the package transformers: run pip install -e '\.\[detector\]'"):
+        load_detector("groundingdino", "file.pth")
+
+
 def test_a_broken_folder(files, bert, tmp_path):
     detector = load_detector("groundingdino", files[".pth"], bert)
     detector.model.save_pretrained(tmp_path)
@@ -297,7 +303,7 @@ def test_weights_of_another_model(model, bert, there, found):
     del weights["feat_map.weight"]
     if there is not None:
         weights["feat_map.weight"] = there
-    start, end = r"^file\.pth is of another network: ", "; take groundingdino_swint_ogc"
+    start, end = r"^file\.pth is of another network: ", "; run `wsfp weights get groundingdino bert`"
     with pytest.raises(InputError, match=rf"{start}for feat_map\.weight it has {found}, expected \(256, 64\){end}"):
         build_package_model(weights, bert, "file.pth", "swint")
     with pytest.raises(InputError, match=rf"{start}model\.text_projection\.weight is missing or of another shape{end}"):
