@@ -171,6 +171,13 @@ def test_a_folder_belongs_to_one_command_and_its_settings(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["a.png"]
 
 
+def test_the_settings_of_a_folder_are_written_once(tmp_path):
+    claim_folder(tmp_path, {"theta": 0.4}, "pseudo labels", "*.png")
+    os.utime(tmp_path / "settings.json", ns=(7, 7))
+    claim_folder(tmp_path, {"theta": 0.4}, "pseudo labels", "*.png")
+    assert (tmp_path / "settings.json").stat().st_mtime_ns == 7
+
+
 def test_a_folder_in_place_of_a_file_names_the_file_in_it(tmp_path):
     with pytest.raises(InputError, match=r"is a folder: expected the boxes file itself$"):
         existing_file(tmp_path, "boxes file", "boxes.jsonl")

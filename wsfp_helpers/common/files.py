@@ -150,10 +150,11 @@ def read_rows(path: str | Path, what: str, pattern: str, form: str) -> list[tupl
 def claim_folder(folder: str | Path, settings: Mapping[str, object], files: str, pattern: str) -> None:
     """Make ``folder`` the one of ``files`` (say "pseudo labels", ``"*.png"``) of ``settings``, or find that it is.
 
-    Writes ``settings.json`` there.  Raises :class:`InputError` as :func:`check_folder` does.
+    Writes ``settings.json`` there, once.  Raises :class:`InputError` as :func:`check_folder` does.
     """
     check_folder(folder, settings, files, pattern)
-    write_json(Path(folder) / SETTINGS, settings)
+    if not (Path(folder) / SETTINGS).exists():
+        write_json(Path(folder) / SETTINGS, settings)
 
 
 def check_folder(folder: str | Path, settings: Mapping[str, object], files: str, pattern: str) -> None:
