@@ -104,7 +104,7 @@ def test_shares_take_turns_on_the_gpus_and_launched_processes_have_their_own(mon
     assert machine.no_gpu() == ""
 
 
-@pytest.mark.parametrize(("cuda", "words"), [(None, "is one without CUDA"), ("13.0", "made for CUDA 13.0, finds")])
+@pytest.mark.parametrize(("cuda", "words"), [(None, "was built without CUDA"), ("13.0", "made for CUDA 13.0, finds")])
 def test_why_there_is_no_gpu(monkeypatch, cuda, words):
     monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(machine.torch.version, "cuda", cuda)

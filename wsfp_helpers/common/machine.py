@@ -93,7 +93,7 @@ def no_gpu() -> str:
     if torch.cuda.is_available():
         return ""
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} is one without CUDA (install one with it where there is a GPU)"
+        return f"torch {torch.__version__} was built without CUDA (install another where there is a GPU)"
     return f"torch, made for CUDA {torch.version.cuda}, finds no GPU (see nvidia-smi and CUDA_VISIBLE_DEVICES)"
 
 
