@@ -269,8 +269,16 @@ def one_process():
 
 @pytest.mark.parametrize(("count", "last"), [(3, 6), (2, 4)])
 def test_processes_give_the_losses_of_one_which_may_go_on_alone(one_process, tmp_path, count, last):
-    """Four pictures a batch are one, one and two for three processes; two processes stop in the second epoch."""
+    """Four pictures a batch are one, one and two for three processes; two go on from one and stop in epoch two."""
     run = tmp_path / "run"
+
+    def stop(step, row):
+        if step == 2:
+            raise ZeroDivisionError
+
+    if count == 2:
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_vit(drop_path=0.5), tiny_faces(), replace(CONFIG, **CHANGES), run, tiny_vlm(), stop)
     done = run_in_processes(PROCESSES.format(run=str(run), changes=CHANGES, last=last), count, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [row["step"] for row in read_metrics(run)] == [*range(1, last + 1)]
@@ -280,6 +288,14 @@ def test_processes_give_the_losses_of_one_which_may_go_on_alone(one_process, tmp
     for name in TERMS - {"dead"}:  # a share of the pairs of a process, which no loss depends on
         expected = [row[name] for row in one_process]
         assert [row[name] for row in rows] == pytest.approx(expected, rel=1e-6, abs=1e-6), name
+
+
+def test_processes_do_not_wait_for_a_projector_that_no_loss_reaches(tmp_path):
+    """As in rows of Table 4, whose class tokens have no text."""
+    changes = {"epochs": 1, "tcd": losses.TcdConfig(alpha0=0, beta0=0, max_classes_per_image=1)}
+    done = run_in_processes(PROCESSES.format(run=str(tmp_path / "run"), changes=changes, last=9), 2, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(read_metrics(tmp_path / "run")) == 3
 
 
 def test_learning_rate_schedule():

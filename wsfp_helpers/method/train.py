@@ -212,7 +212,8 @@ class Trainer:
         if config.tcd is not None and vlm is None:
             raise InputError("TCD needs a vision-language model: pass vlm=, or tcd=None for the baseline")
         self.config, self.run, self.faces = config, run, faces
-        self.accelerator = new_accelerator(config.precision, config.accumulate)
+        no_class_terms = config.tcd is not None and not (config.tcd.alpha0 or config.tcd.beta0)
+        self.accelerator = new_accelerator(config.precision, config.accumulate, idle=no_class_terms)
         torch.manual_seed(config.seed)
         projector = None
         if config.tcd is not None and vlm is not None:
