@@ -40,7 +40,10 @@ def build_transformers_model(weights: Mapping[str, Tensor], bert: Path, path: ob
     from transformers import BertConfig, GroundingDinoConfig, SwinConfig
 
     swin = SwinConfig(out_indices=[2, 3, 4], **_SWIN_B if backbone == "swinb" else {})  # the default is Swin-T
-    text = BertConfig.from_pretrained(bert, local_files_only=True).to_dict()
+    try:
+        text = BertConfig.from_pretrained(bert, local_files_only=True).to_dict()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{bert / 'config.json'} cannot be read ({error}): {WHERE}") from error
     config = GroundingDinoConfig(backbone_config=swin, text_config=text)
     return load_transformers_model(None, bert, path, config=config, state_dict=converted(weights))
 
