@@ -1,5 +1,6 @@
 """Grounding DINO on random weights: both packages, the same answer.  A tiny BERT and small pictures keep it fast."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -279,6 +280,20 @@ def test_without_transformers_the_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setattr("wsfp_helpers.detect.load.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs the package transformers: run pip install -e '\.\[detector\]'"):
         load_detector("groundingdino", "file.pth")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_half_a_file_of_bert_is_named_by_its_folder(bert, tmp_path, monkeypatch, name):
+    shutil.copytree(bert, tmp_path / "half")
+    transformers.BertTokenizerFast.from_pretrained(bert).save_pretrained(tmp_path / "half")
+    whole = (tmp_path / "half" / name).read_bytes()
+    (tmp_path / "half" / name).write_bytes(whole[: len(whole) // 2])
+    nothing = {"missing_keys": [], "mismatched_keys": []}
+    monkeypatch.setattr(
+        transformers.GroundingDinoForObjectDetection, "from_pretrained", lambda *_, **__: (None, nothing)
+    )
+    with pytest.raises(InputError, match=r"half.* cannot be read .*: run `wsfp weights get groundingdino bert`"):
+        build_transformers_model({}, tmp_path / "half", "file.pth", "swint")
 
 
 def test_a_broken_folder(files, bert, tmp_path):

@@ -65,9 +65,12 @@ def load_transformers_model(source: Path | None, bert: Path, path: object, **opt
     options |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:  # Releases differ in the names of a model's tensors, but each can load the published ones.
         model, report = GroundingDinoForObjectDetection.from_pretrained(source, **options)
-        tokenizer = AutoTokenizer.from_pretrained(bert, local_files_only=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"{path} cannot be loaded as Grounding DINO ({error}): {WHERE}") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(bert, local_files_only=True)
+    except Exception as error:  # the library tokenizers raises nothing more special for half a file
+        raise InputError(f"{bert} cannot be read as BERT's words ({error}): {WHERE}") from error
     wrong = [*report["missing_keys"], *report["mismatched_keys"]]  # names; transformers 5 adds shapes to the second
     if name := min((key if isinstance(key, str) else key[0] for key in wrong), default=None):
         raise InputError(f"{path} is of another network: {name} is missing or of another shape; {WHERE}")
