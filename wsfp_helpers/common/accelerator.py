@@ -6,7 +6,6 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedDataParallelKwargs
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.machine import no_gpu
@@ -28,10 +27,8 @@ def own_share(count: int) -> slice:
     return slice(*(count * (state.process_index + more) // state.num_processes for more in (0, 1)))
 
 
-def new_accelerator(precision: str, accumulate: int = 1, idle: bool = False) -> Accelerator:
+def new_accelerator(precision: str, accumulate: int = 1) -> Accelerator:
     """An ``Accelerator`` at accelerate's ``precision`` that accumulates ``accumulate`` micro-batches a step.
-
-    ``idle`` says that no loss reaches some parameters, for whose gradients several processes would wait in vain.
 
     accelerate keeps both for the whole process: a later ``Accelerator`` takes over the first one's precision, or
     raises when it asks for another, and an accumulation that an exception ended goes on in it.
@@ -44,8 +41,7 @@ def new_accelerator(precision: str, accumulate: int = 1, idle: bool = False) -> 
     GradientState._reset_state()
     processes()
     try:
-        unused = DistributedDataParallelKwargs(find_unused_parameters=idle)
-        return Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulate, kwargs_handlers=[unused])
+        return Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulate)
     except ValueError as error:  # half precision without a GPU that has it
         raise InputError(
             f"this machine has no mixed precision {precision} ({no_gpu() or error}): take another, say --set "

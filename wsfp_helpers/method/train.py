@@ -2,7 +2,7 @@
 
 It is given ``WeakFaces``: pictures and image-level labels, and no way to a label map.  Everything random is a pure
 function of (seed, step), or in an augmentation of (seed, epoch, picture): a run that was killed goes on bit for bit
-where its last checkpoint was, and order and augmentation do not depend on the number of processes or workers.
+where its last checkpoint was, and nothing random depends on the number of processes or workers.
 """
 
 import math
@@ -212,8 +212,7 @@ class Trainer:
         if config.tcd is not None and vlm is None:
             raise InputError("TCD needs a vision-language model: pass vlm=, or tcd=None for the baseline")
         self.config, self.run, self.faces = config, run, faces
-        no_class_terms = config.tcd is not None and not (config.tcd.alpha0 or config.tcd.beta0)
-        self.accelerator = new_accelerator(config.precision, config.accumulate, idle=no_class_terms)
+        self.accelerator = new_accelerator(config.precision, config.accumulate)
         torch.manual_seed(config.seed)
         projector = None
         if config.tcd is not None and vlm is not None:
@@ -252,6 +251,8 @@ class Trainer:
                 with accelerator.autocast():
                     output, v_cls = self.wrapped(batch["input"])
                 loss, terms = self.objective(output, v_cls, batch["picture"], batch["labels"])
+                if v_cls is not None and accelerator.num_processes > 1:
+                    loss = loss + 0 * v_cls.sum()  # processes wait for its gradient, also where Eq. 8 and 11 weigh 0
                 # Every loss is a mean over pictures, and gradients are averaged over processes: with this weight a
                 # picture counts the same wherever it is.
                 weight = len(batch["labels"]) * accelerator.num_processes / self.config.batch_size
