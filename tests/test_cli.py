@@ -71,6 +71,8 @@ def test_help_needs_no_torch():
         ["parse", "a", "b", "--out", "x"],
         ["profile", "embedded", "frl"],
         ["profile", "--set", "train.batch_size"],
+        ["profile", "paper", "--set", "parser.scale=[1.3,0.7]"],
+        ["profile", "paper", "--set", "ccd.min_area=0.5"],
         ["train", "--out", "x", "--set", "train.batchsize=3"],
         ["export", "--out", "x", "--weights", "float8"],
     ],

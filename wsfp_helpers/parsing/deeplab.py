@@ -67,6 +67,8 @@ class DeepLabConfig:
 
     def __post_init__(self) -> None:
         check_range(self, size=(16, 4096), crop=(16, 4096), scale=(0.05, 20), test_scales=(0.05, 20), workers=(0, 256))
+        if self.scale[0] > self.scale[1]:
+            raise InputError(f"scale is {self.scale}: expected the smaller one first")
 
     def build(self, seed: int = 0) -> nn.Module:
         """The network with its pretrained backbone; what is random comes from ``seed``.
