@@ -10,12 +10,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
+import torch
 from fixtures import CELEBA_COUNTS, make_celebamask
 from typer.testing import CliRunner
 
 from wsfp_helpers import cli, profiles
+from wsfp_helpers.common.checkpoints import read_weights, save_weights
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import write_index_png
+from wsfp_helpers.common.runs import read_metrics
+from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.method.fcam import FcamConfig
 from wsfp_helpers.palette import PALETTE
 
@@ -66,6 +71,8 @@ def test_help_needs_no_torch():
         ["parse", "a", "b", "--out", "x"],
         ["profile", "embedded", "frl"],
         ["profile", "--set", "train.batch_size"],
+        ["profile", "paper", "--set", "parser.scale=[1.3,0.7]"],
+        ["profile", "paper", "--set", "ccd.min_area=0.5"],
         ["train", "--out", "x", "--set", "train.batchsize=3"],
         ["export", "--out", "x", "--weights", "float8"],
     ],
@@ -125,6 +132,52 @@ def test_other_errors_are_not_hidden(monkeypatch):
 
     monkeypatch.setattr("wsfp_helpers.data.frl.fetch_frl_london", broken)
     assert isinstance(wsfp("data", "get", "frl-london").exception, ZeroDivisionError)
+
+
+def test_a_gpu_that_is_too_small_is_a_sentence(monkeypatch):
+    def too_large():
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. And more")
+
+    monkeypatch.setattr("wsfp_helpers.data.frl.fetch_frl_london", too_large)
+    result = wsfp("data", "get", "frl-london")
+    assert result.exit_code == 2 and result.stderr.splitlines()[-1].endswith("parser.crop=320 (CUDA out of memory)")
+
+
+@pytest.mark.parametrize("profile", ["paper", "embedded"])
+def test_a_full_size_stage_on_a_cpu_says_why(monkeypatch, tmp_path, profile):
+    monkeypatch.setattr("wsfp_helpers.common.machine.torch.cuda.is_available", lambda: False)
+    result = wsfp("parser", "--labels", tmp_path / "none", "--out", tmp_path / "out", "--profile", profile)
+    assert result.exit_code == 2 and ("computing on the CPU: torch" in result.stderr) == (profile == "paper")
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("vit_small_patch14_dinov2", 384), ("vit_base_patch14_dinov2", 768), ("deit_base_patch16_224", 768)],
+)
+def test_another_backbone_is_trained_and_read_by_one_setting(monkeypatch, tmp_path, name, width):
+    """A step of the paper profile, but for its size: one block of timm's network, two small pictures, mini-FLIP."""
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, depth=1).state_dict()
+    save_weights(tmp_path / "weights/other.safetensors", theirs)
+    monkeypatch.setenv("WSFP_DATA", str(tmp_path))
+    monkeypatch.setattr(profiles.Source, "open", lambda self: synthfaces(self.split).subset(range(2)))
+    settings = (
+        "model.weights=weights/other.safetensors", f"model.width={width}", "model.blocks=1", "model.size=64",
+        "train_data.name=synthfaces", "train_data.split=celeb/train", "vlm=mini_flip", "train.epochs=1",
+        "train.batch_size=2", "train.workers=0", "train.precision=no", "train.tcd.max_classes_per_image=1",
+    )  # fmt: skip
+    run, options = tmp_path / "run", [word for setting in settings for word in ("--set", setting)]
+    result = wsfp("train", "--profile", "paper", "--out", run, *options)
+    assert result.exit_code == 0, result.output
+    (row,) = read_metrics(run)
+    assert np.isfinite([value for key, value in row.items() if key != "epoch"]).all()
+    ours = read_weights(run / "model.safetensors")
+    torch.testing.assert_close(
+        ours["vit.blocks.0.attn.qkv.weight"], theirs["blocks.0.attn.qkv.weight"], atol=1e-5, rtol=0
+    )
+    assert ours["projector.0.weight"].shape == (512, width)
+    assert wsfp("fcam", "--run", run, "--out", tmp_path / "maps", "--set", "fcam.scales=[1.0]").exit_code == 0
+    assert len(list((tmp_path / "maps").glob("*.safetensors"))) == 2
 
 
 def test_data_get_without_network_says_so(monkeypatch):

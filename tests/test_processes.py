@@ -74,13 +74,32 @@ def test_one_process_goes_on_where_two_were_killed(tmp_path, module, name, folde
     assert several.keys() == one.keys() and [name for name in one if several[name] != one[name]] == []
 
 
+NOTED = """
+import os
+from pathlib import Path
+from tests.test_processes import run_stages
+replace = os.replace
+
+def noted(source, target):
+    with open(Path({log!r}) / str(os.getpid()), "a") as log:
+        log.write(f"{{target}}\\n")
+    replace(source, target)
+
+os.replace = noted
+run_stages({out!r})
+"""
+
+
 def test_three_processes_write_what_one_writes_and_go_on_from_shares_of_four(tmp_path):
     make_run(tmp_path)
+    (tmp_path / "log").mkdir()
     five = synthfaces("celeb/train").subset(range(5)).weak
     detect_dataset(five, FakeDetector(), tmp_path / "several/ccd/boxes.jsonl", shard=(2, 4))
-    code = f"from tests.test_processes import run_stages\nrun_stages({str(tmp_path / 'several')!r})"
+    code = NOTED.format(log=str(tmp_path / "log"), out=str(tmp_path / "several"))
     done = run_in_processes(code, 3, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
+    written = [set(log.read_text().splitlines()) for log in (tmp_path / "log").iterdir()]
+    assert len(written) == 3 and sum(map(len, written)) == len(set.union(*written)) > 10, "two processes wrote one file"
     assert run_stages(tmp_path / "one")["images"] == 5
     several, one = contents(tmp_path / "several"), contents(tmp_path / "one")
     assert several.keys() == one.keys() and len(one) == 2 + 5 + 2 + 5 + 1

@@ -28,6 +28,12 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 
 
+TOO_LARGE = (
+    "the GPU has too little memory: see in nvidia-smi who else is using it, ask `wsfp plan` what fits, or take smaller "
+    "pieces, say --set train.batch_size=18 --set train.accumulate=2, or --set parser.crop=320"
+)
+
+
 def _terminate(*_: object) -> NoReturn:
     raise _Terminated
 
@@ -61,6 +67,10 @@ def _in_one_sentence() -> Iterator[None]:
     except KeyboardInterrupt as error:
         code = 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
         _stop("stopped; what was written is whole, and the same command goes on from there", code)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # of torch, which is not imported for its name alone
+            raise
+        _stop(f"{TOO_LARGE} ({str(error).partition('. ')[0]})", 2)
     except OSError as error:
         if error.errno in (None, errno.EPIPE):
             raise
@@ -125,6 +135,14 @@ def _with_settings(config: "Profile", settings: list[str] | None) -> "Profile":
     for key, old, new in differences(asdict(config), asdict(changed)):
         _say(f"{key}: {new} (not {old})", err=True)
     return changed
+
+
+def _say_where(config: "Profile") -> None:
+    """Say why a stage of the full-size world will be computed on the CPU, where it will."""
+    from wsfp_helpers.common.machine import no_gpu
+
+    if config.name == "paper" and (why := no_gpu()):
+        _say(f"computing on the CPU: {why}; `wsfp plan` says the hours", err=True)
 
 
 def _say(text: object, err: bool = False) -> None:
@@ -343,7 +361,9 @@ def ccd(
     """Detect components, filter them by Eq. 1, and say what masking does to the labels (section 3.3)."""
     from wsfp_helpers.stages import format_ccd, run_ccd
 
-    report = run_ccd(_profile(profile, settings), out, part, weights, text_encoder, seed, images, _shard(shard))
+    config, share = _profile(profile, settings), _shard(shard)
+    _say_where(config)
+    report = run_ccd(config, out, part, weights, text_encoder, seed, images, share)
     _say(f"share {shard} is done; run without --shard at the end" if report is None else format_ccd(report))
 
 
@@ -371,6 +391,7 @@ def train(
     config = named(profile)
     training = replace(config.train, seed=seed, tcd=config.train.tcd if tcd else None)
     config = _with_settings(replace(config, train=training, ccd=config.ccd if ccd else None), settings)
+    _say_where(config)
     _say(run_train(config, out, boxes, redraw, mix_originals))
 
 
@@ -404,6 +425,7 @@ def fcam(
     from wsfp_helpers.stages import read_run, run_fcam, unfinished
 
     config = _with_settings(read_run(run), settings)
+    _say_where(config)
     found = run_fcam(run, out, part, _shard(shard), config, checkpoint)
     _say(f"{len(found)} pictures in {out}{unfinished(out)}")
 
@@ -450,7 +472,9 @@ def parser(
     """Train a face parser on pseudo labels; the same weights again need the same number of threads, as in train."""
     from wsfp_helpers.stages import run_parser
 
-    _say(run_parser(_profile(profile, settings), labels, out, seed))
+    config = _profile(profile, settings)
+    _say_where(config)
+    _say(run_parser(config, labels, out, seed))
 
 
 @app.command()
@@ -524,7 +548,9 @@ def predict(
     from wsfp_helpers.profiles import profile as named
     from wsfp_helpers.profiles import source
 
-    faces = named(profile).faces(part) if data is None else source(data).open()
+    config = named(profile)
+    _say_where(config)
+    faces = config.faces(part) if data is None else source(data).open()
     _say(predict_set(faces.weak, out, parser))
 
 

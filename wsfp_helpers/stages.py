@@ -102,7 +102,7 @@ def run_ccd(
     ``images=True`` also writes the authors' offline set: ``out/masked/ID.png`` and ``out/labels.csv`` with y-hat.
     """
     faces, boxes, state = config.faces(part).weak, Path(out) / "boxes.jsonl", processes()
-    detector = find_detector(config, weights, text_encoder)
+    detector = find_detector(config, weights, text_encoder, shard[0])
     if shard[1] > 1:
         detect_dataset(faces, detector, boxes, shard=shard)
         return None
@@ -126,12 +126,15 @@ def run_ccd(
 
 
 def find_detector(
-    config: Profile, weights: str | Path | None = None, text_encoder: str | Path | None = None
+    config: Profile, weights: str | Path | None = None, text_encoder: str | Path | None = None, share: int = 0
 ) -> Detector:
-    """The detector of a profile; Grounding DINO is that of ``wsfp weights get``, unless ``weights`` name another."""
+    """The detector of a profile; Grounding DINO is that of ``wsfp weights get``, unless ``weights`` name another.
+
+    ``share`` is as of :func:`wsfp_helpers.common.machine.device`.
+    """
     if config.detector == "groundingdino" and weights is None:
         weights, text_encoder = find(GROUNDING_DINO), text_encoder or find(BERT)
-    return load_detector(config.detector, weights, text_encoder, device())
+    return load_detector(config.detector, weights, text_encoder, device(share))
 
 
 def _write_masked(masked: WeakFaces, out: Path) -> None:
@@ -207,8 +210,9 @@ def run_train(
     vlm = config.load_vlm() if config.train.tcd is not None else None
     out, state = Path(out), processes()
     with hold_folder(out) if state.is_main_process else nullcontext():
-        with state.main_process_first():
+        if state.is_main_process:
             start_run(out, {"profile": asdict(config), **masking}, seed)
+        state.wait_for_everyone()
         if not (out / MODEL).exists():
             train(vit, data, config.train, out, vlm)
     return out
@@ -279,7 +283,7 @@ def run_fcam(
         (vit, made), step = load_run(run), None
     config, state = config or made, processes()
     share = shard if shard[1] > 1 else (state.process_index, state.num_processes)
-    extract_to_folder(vit.to(device()), config.faces(part).weak, out, config.fcam, share)
+    extract_to_folder(vit.to(device(shard[0])), config.faces(part).weak, out, config.fcam, share)
     if state.is_main_process:
         write_json(Path(out) / _READING, asdict(Reading(config.theta, step)))
     state.wait_for_everyone()
@@ -466,10 +470,11 @@ def train_parser(
     Returns:
         The parser's file.
     """
-    state = processes()
+    state, path = processes(), out / PARSER
     with hold_folder(out) if state.is_main_process else nullcontext():
-        with state.main_process_first():
-            path = start_run(out, {"parser": settings, **facts}, seed) / PARSER
+        if state.is_main_process:
+            start_run(out, {"parser": settings, **facts}, seed)
+        state.wait_for_everyone()
         if not path.exists():
             parser = settings.train(faces, target, seed=seed, folder=out, desc=desc)
             if state.is_main_process:

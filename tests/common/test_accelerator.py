@@ -8,6 +8,7 @@ from fixtures import CONFIG, same, tiny_faces, tiny_vit
 from torch import nn
 
 from wsfp_helpers.common.accelerator import new_accelerator
+from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.method.train import train
 from wsfp_helpers.parsing.fit import FitConfig, fit
 
@@ -45,3 +46,12 @@ def test_a_training_that_broke_off_between_micro_batches_does_not_stop_the_next(
         assert not accelerator.sync_gradients
         raise ZeroDivisionError
     assert same(fitted()[0], network)
+
+
+def test_a_precision_that_a_machine_lacks_is_a_sentence(monkeypatch):
+    def refuse(**settings):  # as some releases of accelerate do on a CPU, and all on a GPU that lacks it
+        raise ValueError(f"{settings['mixed_precision']} mixed precision requires a GPU")
+
+    monkeypatch.setattr("wsfp_helpers.common.accelerator.Accelerator", refuse)
+    with pytest.raises(InputError, match=r"has no mixed precision fp16 \(.*\): take another, say --set"):
+        train(tiny_vit(), tiny_faces(), replace(BASELINE, precision="fp16"))

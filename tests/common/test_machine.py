@@ -90,3 +90,22 @@ def test_bfloat16_is_taken_only_where_the_processor_multiplies_it(monkeypatch, f
 
     monkeypatch.setattr(machine.Path, "read_text", read)
     assert machine.multiplies_bfloat16() is expected
+
+
+@pytest.mark.parametrize(("rank", "found"), [(None, ["cuda:0", "cuda:1", "cuda:0"]), ("1", ["cuda:1"] * 3)])
+def test_shares_take_turns_on_the_gpus_and_launched_processes_have_their_own(monkeypatch, rank, found):
+    monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(machine.torch.cuda, "device_count", lambda: 2)
+    if rank is None:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert [machine.device(share) for share in range(3)] == found
+    assert machine.no_gpu() == ""
+
+
+@pytest.mark.parametrize(("cuda", "words"), [(None, "was built without CUDA"), ("13.0", "made for CUDA 13.0, finds")])
+def test_why_there_is_no_gpu(monkeypatch, cuda, words):
+    monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(machine.torch.version, "cuda", cuda)
+    assert machine.device(3) == "cpu" and words in machine.no_gpu()

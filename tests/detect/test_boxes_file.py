@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data.weak import WeakFaces
@@ -88,6 +89,28 @@ def test_shards_give_the_same_file(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["boxes.jsonl", "whole.jsonl"]
     with pytest.raises(InputError, match="shard 3 of 3"):
         detect_dataset(data, Counting(), out, shard=(3, 3))
+
+
+class Small(Counting):
+    """Runs out of memory where it is shown more than two pictures at a time."""
+
+    def __init__(self, most=2):
+        super().__init__()
+        self.most = most
+
+    def detect_batch(self, images, phrases=PHRASES):
+        if len(images) > self.most:
+            raise torch.cuda.OutOfMemoryError
+        return super().detect_batch(images, phrases)
+
+
+def test_a_gpu_with_little_memory_is_shown_fewer_pictures_at_a_time(tmp_path, capsys):
+    found = detect_dataset(faces(), Small(), tmp_path / "small.jsonl")
+    assert found.read_bytes() == detect_dataset(faces(), Counting(), tmp_path / "whole.jsonl").read_bytes()
+    said = capsys.readouterr()
+    assert "too many for the GPU: now 4" in said.err and "now 2" in said.err and "now 1" not in said.err + said.out
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        detect_dataset(faces(), Small(0), tmp_path / "none.jsonl")
 
 
 def test_shares_of_a_killed_detection_are_gathered_whatever_their_number(tmp_path):

@@ -1,5 +1,6 @@
 """Grounding DINO on random weights: both packages, the same answer.  A tiny BERT and small pictures keep it fast."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -236,7 +237,7 @@ def test_captions():
 
 
 def test_bad_weights(tmp_path, bert):
-    with pytest.raises(InputError, match=r"needs weights: take groundingdino_swint_ogc\.pth"):
+    with pytest.raises(InputError, match=r"needs weights: run `wsfp weights get groundingdino bert`, or take "):
         load_detector("groundingdino")
     with pytest.raises(InputError, match=r"no Grounding DINO weights at .*IDEA-Research/GroundingDINO"):
         load_detector("groundingdino", tmp_path / "none.pth")
@@ -275,6 +276,26 @@ def test_the_package_is_asked_for_by_name(files, bert, monkeypatch):
         load_detector("groundingdino-py", files[".pth"], bert)
 
 
+def test_without_transformers_the_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("wsfp_helpers.detect.load.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs the package transformers: run pip install -e '\.\[detector\]'"):
+        load_detector("groundingdino", "file.pth")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_half_a_file_of_bert_is_named_by_its_folder(bert, tmp_path, monkeypatch, name):
+    shutil.copytree(bert, tmp_path / "half")
+    transformers.BertTokenizerFast.from_pretrained(bert).save_pretrained(tmp_path / "half")
+    whole = (tmp_path / "half" / name).read_bytes()
+    (tmp_path / "half" / name).write_bytes(whole[: len(whole) // 2])
+    nothing = {"missing_keys": [], "mismatched_keys": []}
+    monkeypatch.setattr(
+        transformers.GroundingDinoForObjectDetection, "from_pretrained", lambda *_, **__: (None, nothing)
+    )
+    with pytest.raises(InputError, match=r"half.* cannot be read .*: run `wsfp weights get groundingdino bert`"):
+        build_transformers_model({}, tmp_path / "half", "file.pth", "swint")
+
+
 def test_a_broken_folder(files, bert, tmp_path):
     detector = load_detector("groundingdino", files[".pth"], bert)
     detector.model.save_pretrained(tmp_path)
@@ -297,7 +318,7 @@ def test_weights_of_another_model(model, bert, there, found):
     del weights["feat_map.weight"]
     if there is not None:
         weights["feat_map.weight"] = there
-    start, end = r"^file\.pth is of another network: ", "; take groundingdino_swint_ogc"
+    start, end = r"^file\.pth is of another network: ", "; run `wsfp weights get groundingdino bert`"
     with pytest.raises(InputError, match=rf"{start}for feat_map\.weight it has {found}, expected \(256, 64\){end}"):
         build_package_model(weights, bert, "file.pth", "swint")
     with pytest.raises(InputError, match=rf"{start}model\.text_projection\.weight is missing or of another shape{end}"):

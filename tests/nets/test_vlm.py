@@ -220,7 +220,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no FLIP folder at"):
         flip_from_huggingface(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(InputError, match=r"no FLIP weights at .*model\.safetensors"):
+    with pytest.raises(InputError, match=r"no FLIP weights at .*pytorch_model\.bin"):
         flip_from_huggingface(tmp_path)
     with pytest.raises(InputError, match="no weights of ViT-B-16 at"):
         open_clip_model("ViT-B-16", tmp_path / "nothing.pt")

@@ -1,7 +1,11 @@
 """Every command of docs/full_size.md, in its order, on miniatures of data and weights in their true form."""
 
+import os
 import re
 import shlex
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -88,3 +92,45 @@ def test_the_commands_of_the_page_lead_from_a_bare_machine_to_the_table(world):
         print(f"{time.process_time() - start:6.1f} s  {line}", flush=True)
         done += 1
     assert done > 15
+
+
+SRUN = """#!/bin/bash
+# In place of SLURM: the command on two machines at once, which are this one.
+while [[ $1 == --* ]]; do if [[ $1 == *=* ]]; then shift; else shift 2; fi; done
+for rank in 0 1; do SLURM_PROCID=$rank SLURM_JOB_NODELIST=these "$@" & done
+wait %1 && wait %2
+"""
+SCONTROL = """#!/bin/bash
+[[ $* == "show hostnames these" ]] && printf '127.0.0.1\\nanother\\n'
+"""
+JOB = """
+import sys
+from accelerate.utils import gather_object
+from wsfp_helpers.common.accelerator import processes
+state = processes()
+seen = gather_object([(state.process_index, state.num_processes)])
+if state.is_main_process:
+    print(*seen, *sys.argv[1:])
+"""
+
+
+def test_the_line_for_slurm_starts_processes_that_know_each_other(tmp_path):
+    """GPUs and SLURM are not there: one process a machine, on this one's CPU."""
+    (line,) = re.findall(r"(?s)```text\n(srun .*?)```", PAGE.read_text(encoding="utf-8"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    smaller = {"--num_processes 16": "--num_processes 2", "port 29500": f"port {port}", "-m wsfp_helpers.cli": "job.py"}
+    for long, short in smaller.items():
+        assert long in line
+        line = line.replace(long, short)
+    (tmp_path / "job.py").write_text(JOB)
+    for name, content in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
+    package = str(PAGE.parents[1])
+    environment = os.environ | {"PATH": path, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("(0, 2) (1, 2) train --profile paper --out runs/several --boxes"), done.stdout

@@ -28,6 +28,8 @@ def test_hours_and_disk_of_the_papers_set_and_of_ten_million():
     lines = str(made).splitlines()
     total = next(line for line in lines if line.startswith("all"))
     assert total.split() == ["all", "10.1", "26.2", "4,166.7", "10,002.0"]
+    split = next(line for line in lines if "8 GPUs" in line)
+    assert split.split()[-2:] == ["1.3", "520.8"] and split.index("1.3") == total.index("10.1") + 1
     row = next(line for line in lines if line.startswith("train")).split()
     assert row[3:5] == ["16.0", "5.0"] and "for 10,000,000 pictures a process needs up to 15.0 GB" in lines[-1]
 

@@ -212,7 +212,8 @@ def test_of_what_is_converted_only_the_result_stays(hub, offer, folder):
 
 
 def test_verify_names_each_fault(hub, offer, folder):
-    assert wsfp("verify").exit_code == 0
+    result = wsfp("verify")
+    assert result.exit_code == 2 and result.stderr.startswith(f"wsfp: no weights below {folder.parent}: ")
     result = wsfp("verify", "tiny")
     assert result.exit_code == 1 and "wsfp weights get tiny" in result.stdout
     weights.get("tiny")
@@ -220,7 +221,11 @@ def test_verify_names_each_fault(hub, offer, folder):
     assert result.exit_code == 0 and "its sum is the published one" in result.stdout
     (folder / "tiny" / "model.bin").write_bytes(b"other")
     result = wsfp("verify")
-    assert result.exit_code == 1 and "fetch it again" in result.stdout
+    assert result.exit_code == 1 and "remove it, and `wsfp weights get tiny`" in result.stdout
+    (folder / "tiny" / "model.bin").unlink()
+    weights.get("tiny")
+    assert wsfp("verify").exit_code == 0
+    (folder / "tiny" / "model.bin").write_bytes(b"other")
 
     def wrong():
         raise InputError("it is of another network")

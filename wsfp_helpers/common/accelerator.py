@@ -7,6 +7,9 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 
+from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.machine import no_gpu
+
 
 def processes() -> PartialState:
     """The processes that share the work, of which each has its own GPU; one alone where nothing was launched.
@@ -18,14 +21,29 @@ def processes() -> PartialState:
     return PartialState(cpu=launched and not torch.cuda.is_available(), timeout=timedelta(days=7))
 
 
+def own_share(count: int) -> slice:
+    """The places of this process among ``count`` items of a batch; shares differ by one item at most."""
+    state = processes()
+    return slice(*(count * (state.process_index + more) // state.num_processes for more in (0, 1)))
+
+
 def new_accelerator(precision: str, accumulate: int = 1) -> Accelerator:
     """An ``Accelerator`` at accelerate's ``precision`` that accumulates ``accumulate`` micro-batches a step.
 
     accelerate keeps both for the whole process: a later ``Accelerator`` takes over the first one's precision, or
     raises when it asks for another, and an accumulation that an exception ended goes on in it.
+
+    Raises:
+        InputError: The machine does not have this precision.
     """
     # Up to accelerate 1.15 there is no public way to forget them; processes and device (PartialState) stay.
     AcceleratorState._reset_state()
     GradientState._reset_state()
     processes()
-    return Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulate)
+    try:
+        return Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulate)
+    except ValueError as error:  # half precision without a GPU that has it
+        raise InputError(
+            f"this machine has no mixed precision {precision} ({no_gpu() or error}): take another, say --set "
+            f"train.precision=no"
+        ) from error

@@ -48,7 +48,8 @@ def require(place: str) -> Path:
     """``place`` where :func:`find` finds it; raises :class:`InputError` when it does not."""
     path = find(place)
     if path is None:
-        raise InputError(f"no {place} below $WSFP_DATA: put your copy there, or run `wsfp doctor` to see what is found")
+        ways = "run `wsfp weights list` to see how to get it" if place.startswith("weights/") else "put your copy there"
+        raise InputError(f"no {place} below $WSFP_DATA: {ways}, or run `wsfp doctor` to see what is found")
     return path
 
 
@@ -59,15 +60,18 @@ def label_table(name: str, ids: Sequence[str], row: Callable[[str], np.ndarray],
     folders when there are too many files) change.  It is written at the end, at once, so an interrupted run leaves
     nothing behind.  Whatever ``row`` raises is passed on.
     """
+    from wsfp_helpers.common.accelerator import processes  # accelerate takes a while to import
+
     key = hashlib.sha256("\n".join(ids).encode())
     for source in sources:
         status = source.stat()
         key.update(f"{source.resolve()}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
     path = cache_dir() / "labels" / f"{name}-{key.hexdigest()[:20]}.npy"
-    if path.is_file():
-        with suppress(ValueError, EOFError):  # damaged: computed anew
-            return np.load(path, allow_pickle=False)
-    rows = tqdm(in_threads(row, ids), f"{name}: image-level labels", len(ids), leave=False)
-    table = np.array(list(rows), np.uint8)
-    write_array(path, table)
+    with processes().local_main_process_first():  # of the processes of a machine one reads the files
+        if path.is_file():
+            with suppress(ValueError, EOFError):  # damaged: computed anew
+                return np.load(path, allow_pickle=False)
+        rows = tqdm(in_threads(row, ids), f"{name}: image-level labels", len(ids), leave=False)
+        table = np.array(list(rows), np.uint8)
+        write_array(path, table)
     return table

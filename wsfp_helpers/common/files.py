@@ -150,10 +150,11 @@ def read_rows(path: str | Path, what: str, pattern: str, form: str) -> list[tupl
 def claim_folder(folder: str | Path, settings: Mapping[str, object], files: str, pattern: str) -> None:
     """Make ``folder`` the one of ``files`` (say "pseudo labels", ``"*.png"``) of ``settings``, or find that it is.
 
-    Writes ``settings.json`` there.  Raises :class:`InputError` as :func:`check_folder` does.
+    Writes ``settings.json`` there, once.  Raises :class:`InputError` as :func:`check_folder` does.
     """
     check_folder(folder, settings, files, pattern)
-    write_json(Path(folder) / SETTINGS, settings)
+    if not (Path(folder) / SETTINGS).exists():
+        write_json(Path(folder) / SETTINGS, settings)
 
 
 def check_folder(folder: str | Path, settings: Mapping[str, object], files: str, pattern: str) -> None:
@@ -193,30 +194,36 @@ def hold_folder(folder: str | Path, share: tuple[int, int] = (0, 1)) -> Iterator
                     pass
             _remove_parts(folder)
         else:
-            with _locked(folder / LOCK):
+            with _locked(folder / LOCK, passing=True):
                 held.enter_context(_locked(folder / _SHARE.format(number, count)))
         yield
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock ``path`` of its folder, and say in it who does; the file is removed at the end."""
+def _locked(path: Path, passing: bool = False) -> Iterator[None]:
+    """Hold the lock ``path`` of its folder, and say in it who does; the file is removed at the end.
+
+    ``passing``: for a moment, without a name in it; others that pass are waited for, half a minute at most.
+    """
     lock = FileLock(path, timeout=0.5, poll_interval=0.01)
-    try:
-        lock.acquire()
-    except Timeout:
-        who = ""
-        with suppress(OSError):
-            who = path.read_text(encoding="utf-8", errors="replace")
-        raise InputError(
-            f"{path.parent} is in use by {who or 'another process'}: wait for its end, stop it, or choose another "
-            f"folder"
-        ) from None
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
+    for left in reversed(range(60 if passing else 1)):
+        try:
+            lock.acquire()
+            break
+        except Timeout:
+            who = ""
+            with suppress(OSError):
+                who = path.read_text(encoding="utf-8", errors="replace")
+            if who or not left:
+                raise InputError(
+                    f"{path.parent} is in use by {who or 'another process'}: wait for its end, stop it, or choose "
+                    f"another folder"
+                ) from None
+        except OSError as error:
+            raise _unwritable(path.parent, error) from error
     try:
         try:
-            path.write_text(_this_process(), encoding="utf-8", errors=ESCAPE)
+            path.write_text("" if passing else _this_process(), encoding="utf-8", errors=ESCAPE)
         except OSError as error:
             raise _unwritable(path.parent, error) from error
         yield

@@ -77,11 +77,24 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def device() -> str:
-    """``"cuda"`` where there is one, else ``"cpu"``; of the processes of ``accelerate launch`` each has its own GPU."""
+def device(share: int = 0) -> str:
+    """``"cuda"`` where there is one, else ``"cpu"``.
+
+    Of the processes of ``accelerate launch`` each has its own GPU; the shares of a work that is split without it (from
+    0) take turns on those that are there.
+    """
     if not torch.cuda.is_available():
         return "cpu"
-    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+    return f"cuda:{os.environ.get('LOCAL_RANK', share % torch.cuda.device_count())}"
+
+
+def no_gpu() -> str:
+    """Why there is no GPU to compute on, and what to do; empty where there is one."""
+    if torch.cuda.is_available():
+        return ""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA (install another where there is a GPU)"
+    return f"torch, made for CUDA {torch.version.cuda}, finds no GPU (see nvidia-smi and CUDA_VISIBLE_DEVICES)"
 
 
 def free_memory(where: torch.device) -> int | None:

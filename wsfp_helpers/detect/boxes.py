@@ -11,10 +11,12 @@ feed on: half a line at the end is what a kill leaves, and :func:`detect_dataset
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.errors import InputError
@@ -146,7 +148,8 @@ def detect_dataset(
     """Write the candidates of every picture to a boxes file and return its path; pictures already there are skipped.
 
     ``shard=(i, n)`` is the i-th of n processes: it takes every n-th picture and writes :func:`shard_path`;
-    :func:`gather_boxes` joins them.  Raises :class:`InputError` when the file is of other pictures or another detector.
+    :func:`gather_boxes` joins them.  ``batch`` pictures are shown to the detector at a time, fewer where a GPU has too
+    little memory.  Raises :class:`InputError` when the file is of other pictures or another detector.
     """
     number, count = shard
     if not 0 <= number < count:
@@ -158,13 +161,23 @@ def detect_dataset(
         todo = [i for i in mine if faces.ids[i] not in done]
         _append(path, [])  # a share without pictures has a file as well
         with tqdm(total=len(mine), initial=len(done), desc=path.name) as bar:
-            for start in range(0, len(todo), batch):
-                chosen = todo[start : start + batch]
+            start = 0
+            while chosen := todo[start : start + batch]:
                 images = [faces.image(i) for i in chosen]
-                found = zip(chosen, images, detector.detect_batch(images, phrases), strict=True)
+                try:
+                    found = detector.detect_batch(images, phrases)
+                except torch.cuda.OutOfMemoryError:
+                    if len(chosen) == 1:
+                        raise
+                    batch = len(chosen) // 2
+                    torch.cuda.empty_cache()
+                    bar.write(f"{len(chosen)} pictures at a time are too many for the GPU: now {batch}", sys.stderr)
+                    continue
+                named = zip(chosen, images, found, strict=True)
                 _append(
-                    path, [BoxRecord(faces.ids[i], image.shape[:2], detector.name, each) for i, image, each in found]
+                    path, [BoxRecord(faces.ids[i], image.shape[:2], detector.name, each) for i, image, each in named]
                 )
+                start += len(chosen)
                 bar.update(len(chosen))
     return path
 

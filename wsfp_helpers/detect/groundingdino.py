@@ -25,9 +25,10 @@ from wsfp_helpers.detect.base import PHRASES, Candidates, Detection, check_phras
 SHORT_SIDE, LONG_SIDE, QUERIES = 800, 1333, 900
 Loaded = tuple[nn.Module, Any]  # a model and its tokenizer
 WHERE = (
-    "take groundingdino_swint_ogc.pth (694 MB) or groundingdino_swinb_cogcoor.pth from the releases of the GitHub "
-    "repository IDEA-Research/GroundingDINO and the folder google-bert/bert-base-uncased from Hugging Face, or, for "
-    "transformers alone, the folder IDEA-Research/grounding-dino-tiny; nothing is downloaded unasked"
+    "run `wsfp weights get groundingdino bert`, or take groundingdino_swint_ogc.pth (694 MB) or "
+    "groundingdino_swinb_cogcoor.pth from the releases of the GitHub repository IDEA-Research/GroundingDINO and the "
+    "folder google-bert/bert-base-uncased from Hugging Face, or, for transformers alone, the folder "
+    "IDEA-Research/grounding-dino-tiny; nothing is downloaded unasked"
 )
 
 

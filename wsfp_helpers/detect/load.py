@@ -46,6 +46,7 @@ def load_detector(
             "the detector groundingdino-py needs the package of that name: run `pip install groundingdino-py==0.4.0 "
             "'yapf<=0.40.1'`, or take the detector groundingdino, which needs transformers only"
         )
+    need_transformers()
     if Path(weights).is_dir() and not package:
         folder = _with(weights, "config.json", "Grounding DINO folder")
         return TransformersDino(*load_transformers_model(folder, folder, weights), device=device, **options)
@@ -57,6 +58,12 @@ def load_detector(
     if package:
         return GroundingDino(*build_package_model(tensors, bert, weights, backbone), device=device, **options)
     return TransformersDino(*build_transformers_model(tensors, bert, weights, backbone), device=device, **options)
+
+
+def need_transformers() -> None:
+    """Raise :class:`InputError` where the package of Grounding DINO is missing."""
+    if find_spec("transformers") is None:
+        raise InputError("Grounding DINO needs the package transformers: run pip install -e '.[detector]'")
 
 
 def _with(path: str | Path, file: str, what: str) -> Path:

@@ -40,7 +40,10 @@ def build_transformers_model(weights: Mapping[str, Tensor], bert: Path, path: ob
     from transformers import BertConfig, GroundingDinoConfig, SwinConfig
 
     swin = SwinConfig(out_indices=[2, 3, 4], **_SWIN_B if backbone == "swinb" else {})  # the default is Swin-T
-    text = BertConfig.from_pretrained(bert, local_files_only=True).to_dict()
+    try:
+        text = BertConfig.from_pretrained(bert, local_files_only=True).to_dict()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{bert / 'config.json'} cannot be read ({error}): {WHERE}") from error
     config = GroundingDinoConfig(backbone_config=swin, text_config=text)
     return load_transformers_model(None, bert, path, config=config, state_dict=converted(weights))
 
@@ -62,9 +65,12 @@ def load_transformers_model(source: Path | None, bert: Path, path: object, **opt
     options |= {"local_files_only": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:  # Releases differ in the names of a model's tensors, but each can load the published ones.
         model, report = GroundingDinoForObjectDetection.from_pretrained(source, **options)
-        tokenizer = AutoTokenizer.from_pretrained(bert, local_files_only=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(f"{path} cannot be loaded as Grounding DINO ({error}): {WHERE}") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(bert, local_files_only=True)
+    except Exception as error:  # the library tokenizers raises nothing more special for half a file
+        raise InputError(f"{bert} cannot be read as BERT's words ({error}): {WHERE}") from error
     wrong = [*report["missing_keys"], *report["mismatched_keys"]]  # names; transformers 5 adds shapes to the second
     if name := min((key if isinstance(key, str) else key[0] for key in wrong), default=None):
         raise InputError(f"{path} is of another network: {name} is missing or of another shape; {WHERE}")

@@ -60,6 +60,8 @@ class CCDConfig:
         check_range(
             self, score_threshold=(0, 1), min_area=(0, 1), max_area=(0, 1), max_aspect=(1, 10**12), probability=(0, 1)
         )
+        if self.min_area > self.max_area:
+            raise InputError(f"min_area is {self.min_area}: expected at most max_area, which is {self.max_area}")
 
 
 def judge(

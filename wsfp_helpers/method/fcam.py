@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from wsfp_helpers.common.accelerator import processes
 from wsfp_helpers.common.checkpoints import fingerprint, read_weights, save_weights
 from wsfp_helpers.common.configs import check_range
 from wsfp_helpers.common.errors import InputError
@@ -161,7 +162,8 @@ def extract_to_folder(
     folder = Path(folder)
     settings = {"data": faces.name, "network": fingerprint(vit), "fcam": asdict(config or FcamConfig())}
     with hold_folder(folder, shard):
-        claim_folder(folder, settings, "FCAMs", "*.safetensors")
+        with processes().main_process_first():
+            claim_folder(folder, settings, "FCAMs", "*.safetensors")
         mine = range(shard[0], len(faces), shard[1])
         missing = [i for i in mine if not fcam_path(folder, faces.ids[i]).exists()]
         if not missing:

@@ -211,6 +211,7 @@ class Objective:
     """The loss of a step: the base losses of MCTformer+ and Eq. 8-16, with every term for the log.
 
     The image-text model sees the renders inside ``autocast()``; cosines and losses are float32 at every precision.
+    ``share`` is as of :func:`sample_components`.
     """
 
     def __init__(
@@ -219,10 +220,11 @@ class Objective:
         vlm: VisionLanguageModel | None = None,
         base: bool = True,
         autocast: Callable[[], AbstractContextManager] = nullcontext,
+        share: tuple[int, slice] | None = None,
     ) -> None:
         if tcd is not None and vlm is None:
             raise ValueError("TCD needs an image-text model: pass vlm=, or tcd=None for the baseline")
-        self.tcd, self.vlm, self.base, self.autocast = tcd, vlm, base, autocast
+        self.tcd, self.vlm, self.base, self.autocast, self.share = tcd, vlm, base, autocast, share
         self.piece: int | None = None
         """Renders that keep their activations at a time, as the first step finds them to fit."""
 
@@ -252,7 +254,10 @@ class Objective:
             if self.piece is None and self.tcd.renders:
                 with self.autocast():
                     self.piece = fitting_renders(self.vlm, p.device)
-            tcd, more = _text_guided(self.tcd, self.vlm, p, v_cls.float(), picture, labels, self.autocast, self.piece)
+            rendered = sample_components(labels, self.tcd.max_classes_per_image, self.share)
+            tcd, more = _text_guided(
+                self.tcd, self.vlm, p, v_cls.float(), picture, labels, rendered, self.autocast, self.piece
+            )
             loss, terms = loss + tcd, terms | more
         return loss, {"loss": loss} | terms
 
@@ -264,6 +269,7 @@ def _text_guided(
     v_cls: Tensor,
     picture: Tensor,
     labels: Tensor,
+    rendered: Tensor,
     autocast: Callable[[], AbstractContextManager],
     piece: int | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -278,7 +284,6 @@ def _text_guided(
         "reg": regularisation(p),
     }
     if tcd.renders:
-        rendered = sample_components(labels, tcd.max_classes_per_image)
         wanted = bool(tcd.alpha1 or tcd.beta1), bool(tcd.beta2)
         with autocast():
             v_ffc, v_bfc = encode_renders(p, picture, rendered, vlm, *wanted, piece=piece)
@@ -294,13 +299,18 @@ def _text_guided(
     return total(l_pos, l_neg, terms["reg"], tcd), terms
 
 
-def sample_components(labels: Tensor, most: int) -> Tensor:
-    """Present components ``(B, K)`` to render: all of them, or a random ``most`` of each picture (``most`` > 0)."""
+def sample_components(labels: Tensor, most: int, share: tuple[int, slice] | None = None) -> Tensor:
+    """Present components ``(B, K)`` to render: all of them, or a random ``most`` of each picture (``most`` > 0).
+
+    ``share`` is the number of pictures of a batch and the places of these B among them, where several processes share
+    it: a picture's choice is then that of one process that has all.
+    """
     present = labels.bool()
     if not most:
         return present
-    order = torch.where(present, torch.rand(labels.shape, device=labels.device), 2.0).argsort(-1).argsort(-1)
-    return present & (order < most)
+    count, own = share or (len(labels), slice(None))
+    drawn = torch.rand((count, labels.shape[1]), device=labels.device)[own]
+    return present & (torch.where(present, drawn, 2.0).argsort(-1).argsort(-1) < most)
 
 
 def encode_renders(

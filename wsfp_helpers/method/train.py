@@ -2,7 +2,7 @@
 
 It is given ``WeakFaces``: pictures and image-level labels, and no way to a label map.  Everything random is a pure
 function of (seed, step), or in an augmentation of (seed, epoch, picture): a run that was killed goes on bit for bit
-where its last checkpoint was, and order and augmentation do not depend on the number of processes or workers.
+where its last checkpoint was, and nothing random depends on the number of processes or workers.
 """
 
 import math
@@ -10,18 +10,20 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
+from timm.layers import DropPath, drop_path
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from wsfp_helpers.common.accelerator import new_accelerator
+from wsfp_helpers.common.accelerator import new_accelerator, own_share
 from wsfp_helpers.common.checkpoints import (
     load_strictly,
     read_about,
@@ -223,7 +225,11 @@ class Trainer:
         if self.ema is not None:
             self.modules["ema"] = self.ema
         self.wrapped, self.optimiser = self.accelerator.prepare(self.model, optimiser)
-        self.objective = Objective(config.tcd, vlm, config.keep_base_losses, self.accelerator.autocast)
+        self.share = own_share(config.batch_size)
+        whole = (config.batch_size, self.share) if self.accelerator.num_processes > 1 else None
+        self.objective = Objective(config.tcd, vlm, config.keep_base_losses, self.accelerator.autocast, whole)
+        if whole is not None:
+            _draw_for_all(vit, *whole)
         self.picture_size = vlm.size if vlm is not None else 8
         self.steps_per_epoch = self._count_steps()
         self.done = self._restore()
@@ -240,11 +246,13 @@ class Trainer:
             raise ValueError(f"{len(batches)} batches for a step: expected {self.config.accumulate}, config.accumulate")
         accelerator, logged = self.accelerator, []
         for number, batch in enumerate(batches):
-            torch.manual_seed(_mix(self.config.seed, self.done, number, accelerator.process_index))
+            torch.manual_seed(_mix(self.config.seed, self.done, number, 0))  # in all processes: they draw for all
             with accelerator.accumulate(self.wrapped):
                 with accelerator.autocast():
                     output, v_cls = self.wrapped(batch["input"])
                 loss, terms = self.objective(output, v_cls, batch["picture"], batch["labels"])
+                if v_cls is not None and accelerator.num_processes > 1:
+                    loss = loss + 0 * v_cls.sum()  # processes wait for its gradient, also where Eq. 8 and 11 weigh 0
                 # Every loss is a mean over pictures, and gradients are averaged over processes: with this weight a
                 # picture counts the same wherever it is.
                 weight = len(batch["labels"]) * accelerator.num_processes / self.config.batch_size
@@ -325,9 +333,7 @@ class Trainer:
 
     def _batches(self) -> Iterator[tuple[int, list[dict[str, Tensor]]]]:
         """Epoch and micro-batches of every optimiser step that is left, each batch this process's share."""
-        config, accelerator, data = self.config, self.accelerator, None
-        size = config.batch_size
-        share = slice(*(size * (accelerator.process_index + end) // accelerator.num_processes for end in (0, 1)))
+        config, accelerator, data, size = self.config, self.accelerator, None, self.config.batch_size
         for epoch in range(self.done // self.steps_per_epoch, config.epochs):
             if data is None or callable(self.faces):
                 data = TrainingSet(
@@ -335,7 +341,7 @@ class Trainer:
                 )
             order = torch.randperm(len(data), generator=torch.Generator().manual_seed(_mix(config.seed, epoch)))
             first, last = self.done % self.steps_per_epoch * config.accumulate, self.steps_per_epoch * config.accumulate
-            batches = (order[i * size : (i + 1) * size][share].tolist() for i in range(first, last))
+            batches = (order[i * size : (i + 1) * size][self.share].tolist() for i in range(first, last))
             places = ([(epoch, index) for index in batch] for batch in batches)
             pin = accelerator.device.type == "cuda"
             group: list[dict[str, Tensor]] = []
@@ -454,6 +460,20 @@ def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
         factor = 1.0 if name.startswith(("vit.patch_head.", "projector.")) else config.backbone_lr
         groups.setdefault((decay, factor), []).append(parameter)
     return [{"params": each, "weight_decay": decay, "factor": factor} for (decay, factor), each in groups.items()]
+
+
+def _draw_for_all(network: nn.Module, count: int, share: slice) -> None:
+    """Let stochastic depth draw for the ``count`` pictures of a batch, and keep what is of this process's ``share``."""
+
+    def drop(module: DropPath, x: Tensor) -> Tensor:
+        if not module.training:
+            return x
+        drawn = drop_path(x.new_ones((count, *[1] * (x.ndim - 1))), module.drop_prob, True, module.scale_by_keep)
+        return x * drawn[share]
+
+    for module in network.modules():
+        if isinstance(module, DropPath):
+            vars(module)["forward"] = partial(drop, module)
 
 
 def _mix(*numbers: int) -> int:

@@ -224,6 +224,8 @@ def _read_deit(path: str | Path, width: int) -> dict[str, Tensor]:
     if "pos_embed" not in weights or "blocks.0.attn.qkv.weight" not in weights:
         raise InputError(f"{path} is not a timm ViT: expected deit_small_patch16_224 with pos_embed and blocks.*")
     shape = tuple(weights["pos_embed"].shape)
+    if len(shape) == 3 and shape[2] != width:
+        raise InputError(f"{path}: its tokens are {shape[2]} wide, expected {width}: set model.width, or {_TAKE}")
     if shape != (1, 1 + math.isqrt(shape[1] - 1) ** 2, width):
         raise InputError(f"{path}: pos_embed is {shape}, expected (1, 1 + n * n, {width}): {_TAKE}")
     return {name: value.float() for name, value in weights.items()}

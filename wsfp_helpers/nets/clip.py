@@ -42,7 +42,7 @@ def flip_from_huggingface(folder: str | Path, architecture: str = FLIP_ARCHITECT
     folder = existing(folder, "FLIP folder")
     _check_huggingface_config(folder / "config.json", config)
     files = [folder / "model.safetensors", folder / "pytorch_model.bin"]
-    path = next((file for file in files if file.exists()), files[0])
+    path = next((file for file in files if file.exists()), files[1])
     weights = read_weights(path, "FLIP weights")
     try:
         state = from_huggingface(weights)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models import segmentation
 
-from wsfp_helpers.common.accelerator import processes
+from wsfp_helpers.common.accelerator import own_share, processes
 from wsfp_helpers.common.cache import require
 from wsfp_helpers.common.checkpoints import load_strictly, read_weights, save_halved
 from wsfp_helpers.common.configs import check_range
@@ -67,6 +67,8 @@ class DeepLabConfig:
 
     def __post_init__(self) -> None:
         check_range(self, size=(16, 4096), crop=(16, 4096), scale=(0.05, 20), test_scales=(0.05, 20), workers=(0, 256))
+        if self.scale[0] > self.scale[1]:
+            raise InputError(f"scale is {self.scale}: expected the smaller one first")
 
     def build(self, seed: int = 0) -> nn.Module:
         """The network with its pretrained backbone; what is random comes from ``seed``.
@@ -216,8 +218,8 @@ class Crops(Dataset):
                 f"a batch of {fit.batch} pictures on {state.num_processes} processes: expected at least one for each; "
                 f"change parser.fit.batch or the number of processes"
             )
-        start, end = (fit.batch * (state.process_index + more) // state.num_processes for more in (0, 1))
-        places = ([(step, number) for number in range(start, end)] for step in range(first, fit.steps))
+        numbers = range(fit.batch)[own_share(fit.batch)]
+        places = ([(step, number) for number in numbers] for step in range(first, fit.steps))
         pin = torch.cuda.is_available()
         for images, targets in DataLoader(self, batch_sampler=places, num_workers=self.config.workers, pin_memory=pin):
             yield (images,), targets

@@ -363,7 +363,8 @@ def predict_set(faces: WeakFaces, out: str | Path, parser: str | Path | FacePars
     out, parser = Path(out), parser if isinstance(parser, FaceParser) else load_parser(parser)
     settings = ZoomSettings(most=0) if faces.framed else ZoomSettings()
     with hold_folder(out, (state.process_index, state.num_processes)):
-        claim_folder(out, {"parser": fingerprint(parser.network), "faces": faces.name}, "label maps", "*.png")
+        with state.main_process_first():
+            claim_folder(out, {"parser": fingerprint(parser.network), "faces": faces.name}, "label maps", "*.png")
         mine = range(state.process_index, len(faces), state.num_processes)
         for index in tqdm(mine, desc=f"predict, {faces.name}", unit="face", leave=False):
             path = out / f"{faces.ids[index]}.png"

@@ -18,7 +18,7 @@ from wsfp_helpers.common.cache import cache_place, data_dirs, find
 from wsfp_helpers.common.checkpoints import read_about
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import ASSETS
-from wsfp_helpers.common.machine import cpu_count, machine, revision, version
+from wsfp_helpers.common.machine import cpu_count, machine, no_gpu, revision, version
 from wsfp_helpers.data.frl import find_frl_london
 from wsfp_helpers.data.synthfaces import PACK
 from wsfp_helpers.detect.boxes import SHIPPED_BOXES, read_boxes
@@ -142,7 +142,7 @@ def _machine() -> Iterable[Finding]:
 def _device() -> str:
     if torch.cuda.is_available():
         return f"cuda: {torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 1e9:.0f} GB"
-    return "mps (Apple); the course uses the CPU there" if torch.backends.mps.is_available() else "cpu"
+    return "mps (Apple); the course uses the CPU there" if torch.backends.mps.is_available() else f"cpu: {no_gpu()}"
 
 
 def _nearest(path: Path) -> Path:

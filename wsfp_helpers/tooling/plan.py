@@ -28,7 +28,7 @@ from wsfp_helpers.profiles import Profile
 from wsfp_helpers.stages import find_detector
 from wsfp_helpers.tooling.smoke import Trial, full_size_trial
 
-MANY = 10_000_000
+MANY, MANY_GPUS = 10_000_000, 8
 PICTURES = 20
 """Pictures of the trial, of which 16 are for training."""
 A_PICTURE = 1000
@@ -131,12 +131,13 @@ class Plan:
             lines.append(
                 f"{cost.name:9}{cost.seconds:10.3f}  {cost.unit:22}{gpu:>8}{cost.needs(counts[0]) / 1e9:8.1f}{cells}"
             )
-        cells = "".join(
-            f"{sum(cost.hours(count) for cost in self.costs):14,.1f}{self.disk(count) / 1e9:9,.1f}" for count in counts
-        )
+        hours = [sum(cost.hours(count) for cost in self.costs) for count in counts]
+        cells = "".join(f"{h:14,.1f}{self.disk(n) / 1e9:9,.1f}" for h, n in zip(hours, counts, strict=True))
+        split = f"all, split over {MANY_GPUS} GPUs (pseudo: processes), at best"
         many = max(cost.needs(MANY) for cost in self.costs)
         lines += [
             f"{'all':59}{cells}",
+            f"{split:59}" + "".join(f"{h / MANY_GPUS:14,.1f}{'':9}" for h in hours).rstrip(),
             f"{self.free / 1e9:,.0f} GB are free: for {self.fitting():,} training pictures",
             f"{self.memory / 1e9:,.1f} GB of memory; for {MANY:,} pictures a process needs up to {many / 1e9:,.1f} GB",
         ]
@@ -159,7 +160,8 @@ def make_plan(config: Profile, out: Path, work: Path | None = None) -> Plan:
 
 
 def _measure(trial: Trial, folder: Path) -> Iterator[Cost]:
-    config, faces, few = trial.config, trial.config.faces("train").weak, 4 if torch.cuda.is_available() else 1
+    # On a GPU as many pictures as ccd and fcam take at a time, so that their memory is seen.
+    config, faces, few = trial.config, trial.config.faces("train").weak, 8 if torch.cuda.is_available() else 1
     some = faces.subset(range(few))
     detector, boxes = find_detector(config, trial.detector), folder / "boxes.jsonl"
     detect_dataset(some.subset([0]), detector, folder / "first.jsonl")  # what happens once in a process is not timed

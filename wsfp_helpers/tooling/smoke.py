@@ -26,6 +26,7 @@ from wsfp_helpers.data.celebamask import IMAGES, MAP_SIZE, MAPPING, PARTITION, S
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.detect.base import PHRASES
+from wsfp_helpers.detect.load import need_transformers
 from wsfp_helpers.labels import COMPONENTS
 from wsfp_helpers.nets.resnet38 import ResNet38
 from wsfp_helpers.palette import PALETTE
@@ -114,6 +115,7 @@ def _evaluate(faces: Faces, out: Path) -> str:
 @contextmanager
 def full_size_trial(folder: Path, pictures: int, config: Profile) -> Iterator[Trial]:
     """``config`` on ``pictures`` pictures in all, with ``$WSFP_DATA`` at ``folder`` until the block ends."""
+    need_transformers()
     folder, replaced = folder.absolute(), []
     made: dict[str, Callable[[Path], object]] = {
         DEIT: _random_deit, FLIP: _random_flip, RESNET38: lambda path: save_halved(path, ResNet38(), {"random": True}),

@@ -271,8 +271,14 @@ def verify(names: Sequence[str] = ()) -> Iterator[Check]:
     """Compare the sums of weights, and read each as the stage does that needs it; without ``names`` all that are there.
 
     A file without a published sum is held against that of its first download.
+
+    Raises:
+        InputError: A name is unknown, or without ``names`` nothing is there.
     """
-    for name in names or [name for name, weights in WEIGHTS.items() if find(weights.place)]:
+    there = [name for name, weights in WEIGHTS.items() if find(weights.place)]
+    if not (names or there):
+        raise InputError(f"no weights below {data_dirs()[0]}: `wsfp weights get NAME` fetches them, `list` names them")
+    for name in names or there:
         weights = find_weights(name)
         if find(weights.place) is None:
             yield Check(name, f"no {weights.place} below $WSFP_DATA: wsfp weights get {name}", ok=False)
@@ -297,5 +303,6 @@ def _compare(name: str, file: File, path: Path) -> Check:
         return Check(name, f"{path}: no sum is published, and it was not fetched by wsfp weights get")
     whose, found = "the published one" if file.sum else "that of its first download", _sum_of(path, expected)
     if found != expected:
-        return Check(name, f"{path} has {found}, {whose} is {expected}: fetch it again", ok=False)
+        cure = f"remove it, and `wsfp weights get {name}`"
+        return Check(name, f"{path} has {found}, {whose} is {expected}: {cure}", ok=False)
     return Check(name, f"{path}: its sum is {whose}")
