@@ -59,14 +59,23 @@ def _in_one_sentence() -> Iterator[None]:
             raise
         _stop(error.format_message(), 2)
     except KeyboardInterrupt as error:
-        code = 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
-        _stop("stopped; what was written is whole, and the same command goes on from there", code)
+        typer.echo("wsfp: stopped; what was written is whole, and the same command goes on from there", err=True)
+        _leave(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT))
     except OSError as error:
         if error.errno in (None, errno.EPIPE):
             raise
         _stop(f"could not use {error.filename or 'the output'} ({error.strerror}): check path, rights and space", 2)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now; Python's own end waits for threads and takes torch apart."""
+    from multiprocessing import active_children
+
+    for process in active_children():
+        process.terminate()
+    os._exit(code)
 
 
 def _stop(sentence: str, code: int) -> NoReturn:

@@ -1,5 +1,6 @@
 """`wsfp parse`: what is written for every kind of picture, and what is said when there is nothing to write."""
 
+import threading
 import time
 
 import numpy as np
@@ -418,6 +419,9 @@ def test_the_threads_of_an_interrupted_call_end_before_their_next_look(folder, t
     monkeypatch.setattr(module, "_write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         parse_photographs(folder, tmp_path / "out", parser)
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join()
     assert len(parser.seen) < 100
 
 
