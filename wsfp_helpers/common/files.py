@@ -201,16 +201,13 @@ def hold_folder(folder: str | Path, share: tuple[int, int] = (0, 1)) -> Iterator
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock ``path`` of its folder, and say in it who does; the file is removed at the end."""
-    lock = FileLock(path, timeout=0.5, poll_interval=0.01)
+    lock, before = FileLock(path, timeout=0.5, poll_interval=0.01), _holder(path)
     try:
         lock.acquire()
     except Timeout:
-        who = ""
-        with suppress(OSError):
-            who = path.read_text(encoding="utf-8", errors="replace")
+        who = _holder(path) or before or "another process"  # filelock before 3.30 empties the file when it is refused
         raise InputError(
-            f"{path.parent} is in use by {who or 'another process'}: wait for its end, stop it, or choose another "
-            f"folder"
+            f"{path.parent} is in use by {who}: wait for its end, stop it, or choose another folder"
         ) from None
     except OSError as error:
         raise _unwritable(path.parent, error) from error
@@ -223,6 +220,12 @@ def _locked(path: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def _unwritable(folder: Path, error: OSError) -> InputError:
