@@ -4,6 +4,7 @@ Modules are imported inside the commands, so ``wsfp --help`` answers at once.  B
 exit code 2.
 """
 
+import atexit
 import errno
 import os
 import re
@@ -70,11 +71,12 @@ def _in_one_sentence() -> Iterator[None]:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process now; Python's own end waits for threads and takes torch apart."""
+    """End the process now, with what is to be done at its end; Python's own way waits for threads as well."""
     from multiprocessing import active_children
 
     for process in active_children():
         process.terminate()
+    atexit._run_exitfuncs()
     os._exit(code)
 
 

@@ -49,3 +49,10 @@ def test_an_interrupt_does_not_wait_for_processes():
             time.sleep(0.01)
         raise KeyboardInterrupt
     assert not active_children()
+
+
+def test_a_failure_in_a_process_cancels_what_waits():
+    with pytest.raises(ValueError, match="length"), threads.in_processes(1) as pool:
+        sleeps = [pool.submit(time.sleep, seconds) for seconds in (-1, *[0.1] * 20)]
+        sleeps[0].result()
+    assert sleeps[-1].cancelled()

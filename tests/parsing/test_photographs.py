@@ -135,6 +135,23 @@ def test_other_colour_modes_are_read(folder, tmp_path, mode):
     assert not report.failed and skin_agrees(tmp_path / "out" / "picture.png", photograph())
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])
+def test_of_several_pictures_in_a_file_the_first_is_parsed(folder, tmp_path, suffix):
+    other = photograph(rows=(0, 1))
+    photograph().save(folder / f"a.{suffix}", save_all=True, append_images=[other, other], lossless=True)
+    with Image.open(folder / f"a.{suffix}") as picture:
+        assert picture.n_frames > 1
+    assert not parse_photographs(folder, tmp_path / "out", Grey()).failed
+    assert skin_agrees(tmp_path / "out" / "a.png", photograph())
+
+
+def test_a_palette_may_have_transparent_colours(folder, tmp_path):
+    picture = photograph().convert("P", dither=Image.Dither.NONE)
+    picture.save(folder / "a.png", transparency=bytes(range(0, 256, 2)))
+    assert not parse_photographs(folder, tmp_path / "out", Grey()).failed
+    assert skin_agrees(tmp_path / "out" / "a.png", photograph())
+
+
 def test_a_corrupt_photograph_is_named_and_the_others_go_on(folder, tmp_path):
     for name in ("a", "c"):
         photograph().save(folder / f"{name}.jpg")

@@ -29,7 +29,8 @@ def in_threads(call: Callable[[Item], Result], items: Sequence[Item]) -> Iterato
 def in_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of ``count`` processes of one thread each, which an interrupt of this one ends in the midst of their work.
 
-    Spawned, not forked: a fork of a process whose threads are at work inside torch can hang.
+    For ``submit``: ``map`` cancels what waits before it is ended, at which Python 3.11 stumbles.  Spawned, not forked:
+    a fork of a process whose threads are at work inside torch can hang.
     """
     others = active_children()
     with ProcessPoolExecutor(count, get_context("spawn"), _begin) as pool:
@@ -39,6 +40,9 @@ def in_processes(count: int) -> Iterator[ProcessPoolExecutor]:
             for process in active_children():
                 if process not in others:
                     process.terminate()
+            raise
+        except Exception:
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -84,8 +84,8 @@ def _write_all(folder: FcamFolder, out: Path, theta: float, size: tuple[int, int
                 bar.update(work(chunk))
         else:
             with in_processes(workers) as pool:
-                for done in pool.map(work, chunks):
-                    bar.update(done)
+                for done in [pool.submit(work, chunk) for chunk in chunks]:
+                    bar.update(done.result())
 
 
 def _write_chunk(folder: Path, out: Path, theta: float, size: tuple[int, int] | None, keys: Sequence[str]) -> int:
