@@ -402,7 +402,8 @@ def test_an_interrupted_call_goes_on_where_it_was(folder, tmp_path, monkeypatch,
     for k in range(5):
         photograph(60 + k, 40).save(folder / f"{k}.png")
     Image.new("RGB", (60, 40), "orange").save(folder / "0.png")
-    whole, out = parse_photographs(folder, tmp_path / "whole", Grey()), tmp_path / "out"
+    looks, out = Grey(), tmp_path / "out"
+    whole = parse_photographs(folder, tmp_path / "whole", looks)
     with pytest.raises(KeyboardInterrupt):
         parse_photographs(folder, out, Dies())
     with (out / "unfinished.jsonl").open("ab") as file:
@@ -411,7 +412,7 @@ def test_an_interrupted_call_goes_on_where_it_was(folder, tmp_path, monkeypatch,
         parse_photographs(folder, out, Dies(views=1))
     again = Grey()
     report = parse_photographs(folder, out, again)
-    assert 0 < len(again.seen) < 6 and report.warnings == whole.warnings and "0.png" in report.warnings
+    assert 0 < len(again.seen) < len(looks.seen) and report.warnings == whole.warnings and "0.png" in report.warnings
     names = sorted(path.relative_to(out) for path in out.rglob("*"))
     assert names == sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*"))
     for name in names:
