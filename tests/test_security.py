@@ -1,6 +1,7 @@
-"""No socket in an embedded run, no picture in a format that starts programs."""
+"""No socket in an embedded run, no picture in a format that starts programs, no path of the machine in what it made."""
 
 import ast
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -13,6 +14,7 @@ import wsfp_helpers
 from tests.bad_inputs import EPS, photograph
 from wsfp_helpers.cli import app
 from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.files import ASSETS
 from wsfp_helpers.common.pictures import read_image
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.profiles import Source
@@ -83,3 +85,13 @@ def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
         assert picture.format == "EPS"  # Pillow alone goes by the content
     with pytest.raises(InputError, match="cannot be read as an image"):
         read_image(tmp_path / "a.jpg")
+
+
+def test_no_shipped_file_names_a_folder_of_the_machine_that_made_it():
+    folder = re.compile(rb"/(?:home|root|work|tmp|Users)/")
+    for path in (each for each in ASSETS.rglob("*") if each.suffix != ".zip"):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.suffix == ".safetensors":  # its header; weights are any bytes
+                content = content[8 : 8 + int.from_bytes(content[:8], "little")]
+            assert content and not folder.search(content), path

@@ -4,6 +4,7 @@ Modules are imported inside the commands, so ``wsfp --help`` answers at once.  B
 exit code 2.
 """
 
+import atexit
 import errno
 import os
 import re
@@ -65,8 +66,8 @@ def _in_one_sentence() -> Iterator[None]:
             raise
         _stop(error.format_message(), 2)
     except KeyboardInterrupt as error:
-        code = 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
-        _stop("stopped; what was written is whole, and the same command goes on from there", code)
+        typer.echo("wsfp: stopped; what was written is whole, and the same command goes on from there", err=True)
+        _leave(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT))
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # of torch, which is not imported for its name alone
             raise
@@ -77,6 +78,16 @@ def _in_one_sentence() -> Iterator[None]:
         _stop(f"could not use {error.filename or 'the output'} ({error.strerror}): check path, rights and space", 2)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now, with what is to be done at its end; Python's own way waits for threads as well."""
+    from multiprocessing import active_children
+
+    for process in active_children():
+        process.terminate()
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def _stop(sentence: str, code: int) -> NoReturn:

@@ -32,7 +32,7 @@ def fake(monkeypatch):
         return {("training", "minutes"): float(len(asked))}
 
     monkeypatch.setattr(cost, "measure", measure)
-    monkeypatch.setattr(cost, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(cost, "in_processes", lambda *_: ThreadPoolExecutor(1))
     monkeypatch.setattr(cost, "revision", lambda: "abc")
     monkeypatch.setattr("wsfp_helpers.tooling.results.revision", lambda: "abc")
     return asked, broken

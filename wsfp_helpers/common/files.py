@@ -205,15 +205,13 @@ def _locked(path: Path, passing: bool = False) -> Iterator[None]:
 
     ``passing``: for a moment, without a name in it; others that pass are waited for, half a minute at most.
     """
-    lock = FileLock(path, timeout=0.5, poll_interval=0.01)
+    lock, before = FileLock(path, timeout=0.5, poll_interval=0.01), _holder(path)
     for left in reversed(range(60 if passing else 1)):
         try:
             lock.acquire()
             break
         except Timeout:
-            who = ""
-            with suppress(OSError):
-                who = path.read_text(encoding="utf-8", errors="replace")
+            who = _holder(path) or before  # filelock before 3.30 empties the file when it is refused
             if who or not left:
                 raise InputError(
                     f"{path.parent} is in use by {who or 'another process'}: wait for its end, stop it, or choose "
@@ -230,6 +228,12 @@ def _locked(path: Path, passing: bool = False) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def _unwritable(folder: Path, error: OSError) -> InputError:

@@ -7,9 +7,7 @@ never written.
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from tqdm.auto import tqdm
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import claim_folder, existing, hold_folder
 from wsfp_helpers.common.pictures import read_label_map, write_index_png
+from wsfp_helpers.common.threads import in_processes
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.method.fcam import Fcam, FcamFolder, fcam_path, read_fcam
@@ -84,10 +83,9 @@ def _write_all(folder: FcamFolder, out: Path, theta: float, size: tuple[int, int
             for chunk in chunks:
                 bar.update(work(chunk))
         else:
-            # Spawned, not forked: a fork of a process whose threads are at work inside torch can hang.
-            with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-                for done in pool.map(work, chunks):
-                    bar.update(done)
+            with in_processes(workers) as pool:
+                for done in [pool.submit(work, chunk) for chunk in chunks]:
+                    bar.update(done.result())
 
 
 def _write_chunk(folder: Path, out: Path, theta: float, size: tuple[int, int] | None, keys: Sequence[str]) -> int:

@@ -200,7 +200,7 @@ class _Worker:
     call: dict
     """What every row has."""
     stop: Event = field(default_factory=Event)
-    """Set when the call is left, which waits for the threads: each ends before its next look."""
+    """Set when the call is left: each thread ends before its next look."""
 
     def __call__(self, photographs: Sequence[Path]) -> list[_Finished]:
         """Photographs that go through the network together, all of them again when one is not done.
@@ -328,19 +328,18 @@ def _in_order(work: _Worker, items: Sequence[Sequence[Path]]) -> Generator[list[
     threads = torch.get_num_threads()
     workers = min(threads, len(items))
     waiting: deque[Future[list[_Finished]]] = deque()
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > workers + 1:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > workers + 1:
                 yield waiting.popleft().result()
-        finally:
-            work.stop.set()
-            for future in waiting:
-                future.cancel()
-            torch.set_num_threads(threads)  # which a thread sets for all that start later
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        work.stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)  # a look takes a second, and nobody wants its answer
+        torch.set_num_threads(threads)  # which a thread sets for all that start later
 
 
 def _done_before(progress: Path, call: str) -> dict[str, dict]:

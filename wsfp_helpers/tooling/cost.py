@@ -4,17 +4,15 @@ import os
 import resource
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from wsfp_helpers.common.machine import machine, revision
+from wsfp_helpers.common.threads import in_processes
 from wsfp_helpers.nets.trunk import load_trunk
 from wsfp_helpers.profiles import Profile
 from wsfp_helpers.stages import open_parts
@@ -45,7 +43,7 @@ def table5(names: Sequence[str], config: Profile, boxes: str | Path, results: Pa
         if name in done:
             continue
         # A process of its own: peak memory is that of the process, and caches are empty.
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool, TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder, in_processes(1) as pool:
             found = pool.submit(measure, name, config, str(boxes), folder).result()
         rows += [row(f"{name}: {what}", what, unit, [value]) for (what, unit), value in found.items()]
         print(
@@ -83,7 +81,6 @@ class _NoModules(ModuleTracker):
 def measure(name: str, config: Profile, boxes: str, folder: str) -> dict[tuple[str, str], float]:
     """Numbers of one system by (what, unit), with seed 0; ``folder`` must be empty."""
     os.environ["WSFP_CACHE"] = folder
-    torch.set_num_threads(1)
     system = make_system(name, open_parts(config, boxes, Path(folder)))
     faces, started = config.faces("train").weak, time.monotonic()
     system.fit(faces)
