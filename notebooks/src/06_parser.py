@@ -484,26 +484,31 @@ show(figure, alt="Four rows: a new face, the maps of two students, of the weak a
 # class does the first student beat the second?  The supervised parser has eyes, brows and lips with sharp borders.
 # Both weak ones draw what their labels drew: shapes in boxes.
 #
-# An upper bound that is beaten?  At **earrings** a parser with true masks has 0, and a student of ragged labels has
-# not.  Look at what each was taught, and what the supervised parser makes of the pixels of an earring:
+# An upper bound that is beaten?  At **necklaces**, which none of these 32 faces wears, a parser with true masks has
+# {{parsers | supervised, celeb/test (228 pictures) | neck_l}} on the test set and `weak`
+# {{parsers | weak, celeb/test (228 pictures) | neck_l}}.  Look at what each was taught, and at how probable both find a
+# necklace where there is one:
 
 # %%
-earring = CELEBAMASK.index("ear_r")
-wearers = np.flatnonzero(train.labels[:, earring - 1])
+necklace = CELEBAMASK.index("neck_l")
+wearers = np.flatnonzero(train.labels[:, necklace - 1])
 size = {"true masks": train.label_map, "the paper's labels": labels.__getitem__, "region labels": better.__getitem__}
 for what, label_of in size.items():
-    print(f"an earring in {what:19} {np.mean([(label_of(i) == earring).sum() for i in wearers]):5.0f} pixels")
-some = [i for i in range(len(val)) if val.labels[i, earring - 1]]
-sure = load_parser("supervised").probabilities(np.stack([val.image(i) for i in some]), flip=False)[:, earring].numpy()
-on_it = np.stack([val.label_map(i) for i in some]) == earring
-print(f"supervised parser on true earrings: probability {np.median(sure[on_it]):.2f}, at most {sure[on_it].max():.2f}")
-assert sure[on_it].max() < 0.5 and results["supervised, shipped"].per_class["ear_r"] == 0
+    print(f"a necklace in {what:19} {np.mean([(label_of(i) == necklace).sum() for i in wearers]):5.0f} pixels")
+people = synthfaces("celeb/val")
+some = np.flatnonzero(people.labels[:, necklace - 1])[:12]
+pictures, on_it = (np.stack([see(i) for i in some]) for see in (people.image, people.label_map))
+for name in ("weak", "supervised"):
+    sure = load_parser(name).probabilities(pictures, flip=False)[:, necklace].numpy()[on_it == necklace]
+    print(f"{name:10} on true necklaces: probability {np.median(sure):.2f}, at most {sure.max():.2f}")
+assert sure.max() < 0.5
 
 # %% [markdown]
-# It has not learnt the class: a true earring is some sixty of 25,600 pixels, on a third of the faces, so little of the
-# loss that in its 600 steps everything else came first, and ear or wall always wins the pixel.  A pseudo label paints
-# an earring as a patch of the 20 x 20 grid, too large to be right and large enough to be learnt.  So this bound is one
-# of *this network and training*, not of what masks can teach; read it class by class.
+# It has not learnt the class: a true necklace is a thin line on few faces, so little of the loss that everything else
+# comes first, and neck always wins the pixel.  A pseudo label paints it as a patch of the 20 x 20 grid, too large to be
+# right and large enough to be learnt.  With 600 steps, as many as the parsers of the tables have, earrings were at 0
+# for the same reason; the shipped parsers have 1,500, and they are not.  So this bound is one of *this network and
+# training*, not of what masks can teach; read it class by class.
 
 # %% [markdown]
 # Measured on whole test sets, each picture averaged with its mirror image, instead of our single glance:
