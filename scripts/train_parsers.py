@@ -39,7 +39,8 @@ SETS = ("FRL London", "celeb/val", "celeb/test", "lapa/test", "helen/test")
 
 def train(kind: str, fcams: Path | None, seed: int) -> Path:
     """Train one parser and write its asset."""
-    faces, config = synthfaces("celeb/train"), replace(profile("embedded").parser, undo_balance=True)
+    faces, config = synthfaces("celeb/train"), profile("embedded").parser
+    config = replace(config, undo_balance=True, fit=replace(config.fit, steps=1500))
     if kind == "supervised":
         config, target = replace(config, augment=WITH_MASKS), faces.label_map
         targets = "rendered masks of SynthFaces-19 celeb/train"
