@@ -116,3 +116,4 @@ results: $(STAMP)
 	$(BIN)/python scripts/measure_bfloat16.py docs/results || test $$? = 2  # 2: the processor has none
 	$(BIN)/python scripts/measure_framing.py docs/results || test $$? = 2  # 2: FRL London is not there
 	$(BIN)/python scripts/train_parsers.py scores --results docs/results
+	$(BIN)/python scripts/ship_models.py scores --results docs/results

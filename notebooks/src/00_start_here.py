@@ -204,6 +204,7 @@ with checking("Task 2"):
 # | detector | rendered faces of `celeb/pretrain` | boxes, made from their label maps |
 # | mini-FLIP | the same faces | captions that name the parts in sight, made from their label maps |
 # | networks of notebook 03 | 686 faces of `celeb/train`, other people | lists of parts, detected boxes, mini-FLIP |
+# | plain parser (the ladder's) | the same 686 | labels of one of these networks, no label map |
 # | weak parser | the same 686 | labels made of all these, no label map |
 # | supervised parser | the same 686 | their label maps |
 #
@@ -337,10 +338,11 @@ show(figure, alt="A rendered face with true and predicted parts; a photograph of
 
 # %% [markdown]
 # **The ladder.**  The same two faces through every step of the course: the baseline, + CCD (notebook 02), + TCD (03),
-# and two parsers (06).  Move the slider, and choose a part: its map stands above, all labels below.  The score in the
-# title is not of these two faces but the stored one of many, with the split that it is from.  (The first three steps
-# are told which parts each picture shows.  One step is left out, for its network is not shipped: a parser that learns
-# from the labels of + TCD and nothing else, mean F1 {{table1 | DisFaceRep: test}} on the same 228 new faces.)
+# and three parsers (06): one learnt from the labels of + TCD as they are, one from better labels made with boxes, one
+# from masks.  Move the slider, and choose a part: its map stands above, all labels below.  The score in the title is
+# not of these two faces but the stored one of many, with the split that it is from.  (The first three steps are told
+# which parts each picture shows, the parsers are not.  Each parser was trained once, the plain one as those of Table 1,
+# which has three seeds of it on labels of its own settings: {{table1 | DisFaceRep: test}}.)
 
 # %%
 pair = two_faces()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from wsfp_helpers.common.files import ASSETS
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.data.weak import WeakFaces
@@ -28,7 +29,9 @@ class Rung:
 
 NETWORKS = {"baseline": "base", "+ CCD": "ccd", "+ TCD": "full"}
 """Steps that end in pseudo labels, and their shipped weights."""
-PARSERS = {"parser, labels + boxes (ours)": "weak", "parser, full supervision": "supervised"}
+PARSERS = {
+    "parser, plain labels": "plain", "parser, labels + boxes (ours)": "weak", "parser, full supervision": "supervised",
+}  # fmt: skip
 """Steps that end in a shipped parser."""
 SHOWN_BY_PHOTOGRAPH = (
     "skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip", "hair", "neck", "cloth",
@@ -38,7 +41,7 @@ SHOWN_BY_PHOTOGRAPH = (
 def climb(faces: WeakFaces) -> Iterator[Rung]:
     """The rungs for faces with their image-level labels, which the first three need and the parsers do not.
 
-    Pictures of one size, framed as in training.  The parser of plain pseudo labels (Table 1) is not shipped.
+    Pictures of one size, framed as in training.
     """
     pictures = np.stack([faces.image(i) for i in range(len(faces))])
     for name, weights in NETWORKS.items():
@@ -49,7 +52,8 @@ def climb(faces: WeakFaces) -> Iterator[Rung]:
         labels = np.stack([pseudo_label(fcam) for fcam in fcams])
         yield Rung(name, maps, labels)
     for name, kind in PARSERS.items():
-        probability = load_parser(kind).probabilities(pictures).numpy()  # (n, 19, H, W)
+        parser = load_parser(ASSETS / f"parser_{kind}.safetensors")
+        probability = parser.probabilities(pictures).numpy()  # (n, 19, H, W)
         yield Rung(name, probability[:, 1:], probability.argmax(1).astype(np.uint8))
 
 

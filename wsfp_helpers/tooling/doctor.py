@@ -52,6 +52,7 @@ SHIPPED_WEIGHTS = {
     },
     "parser, weak": ("parser_weak.safetensors", "scripts/train_parsers.py"),
     "parser, supervised": ("parser_supervised.safetensors", "scripts/train_parsers.py"),
+    "parser, plain labels": ("parser_plain.safetensors", "scripts/ship_models.py parser"),
 }
 """Weights that come with the package: name, file in assets/, and the script that makes it again."""
 
