@@ -11,9 +11,7 @@ wsfp_helpers/assets/parser.md.
 """
 
 import argparse
-import shlex
 import shutil
-import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -48,7 +46,8 @@ def train(kind: str, fcams: Path | None, seed: int) -> Path:
         labels = run_regions(profile("embedded"), fcams, cache_dir() / "parsers" / f"regions-seed{seed}", seed=seed)
         target = read_targets(labels, faces.weak)
         targets = "region labels of SynthFaces-19 celeb/train: FCAMs, image-level labels and the boxes that CCD accepts"
-    command = shlex.join(["python", "scripts/train_parsers.py", *sys.argv[1:]])
+    maps = ["--fcams", "FOLDER"] if fcams else []  # a path of this machine says nothing on another
+    command = " ".join(["python scripts/train_parsers.py", kind, *maps, "--seed", str(seed)])
     facts = {"targets": targets, "command": command, "date": date.today().isoformat()}
     folder = cache_dir() / "parsers" / f"{kind}-seed{seed}"
     shutil.copyfile(train_parser(config, faces.weak, target, folder, facts, seed, kind), SHIPPED_PARSERS[kind])
