@@ -208,10 +208,15 @@ def test_results_files_come_back_and_their_pages_agree(named):
 PROBABILITY = st.floats(0, 1)
 
 
+AREAS = st.tuples(PROBABILITY, PROBABILITY).map(sorted)
+
+
 @given(
     st.builds(
-        CCDConfig, PROBABILITY, PROBABILITY, PROBABILITY, st.floats(1, 100), st.sampled_from(["image", "face"]),
-        st.booleans(), PROBABILITY, st.booleans(), st.booleans(),
+        lambda areas, *others, **more: CCDConfig(*others, min_area=areas[0], max_area=areas[1], **more),
+        AREAS, PROBABILITY, max_aspect=st.floats(1, 100), reference=st.sampled_from(["image", "face"]),
+        one_side=st.booleans(), probability=PROBABILITY, mouth_clears_lips=st.booleans(),
+        ear_clears_earring=st.booleans(),
     )
 )  # fmt: skip
 def test_configs_come_back(config):

@@ -249,7 +249,9 @@ def test_bad_weights(tmp_path, bert):
         with pytest.raises(InputError, match=r"cannot be read as Grounding DINO weights .*IDEA-Research/GroundingDINO"):
             load_detector("groundingdino", tmp_path / name, bert)
     torch.save({"model": {"module.a": torch.zeros(2)}}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match=r"needs a text encoder, a local folder with BERT: take .*bert-base-uncased"):
+    with pytest.raises(
+        InputError, match=r"needs a text encoder, a local folder with BERT: run .* take .*bert-base-uncased"
+    ):
         load_detector("groundingdino", tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"no BERT folder .*bert-base-uncased"):
         load_detector("groundingdino", tmp_path / "other.pth", tmp_path / "none")

@@ -328,7 +328,7 @@ def _in_order(work: _Worker, items: Sequence[Sequence[Path]]) -> Generator[list[
     threads = torch.get_num_threads()
     workers = min(threads, len(items))
     waiting: deque[Future[list[_Finished]]] = deque()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
+    pool, whole = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)), False
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
@@ -336,9 +336,10 @@ def _in_order(work: _Worker, items: Sequence[Sequence[Path]]) -> Generator[list[
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        whole = True
     finally:
         work.stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)  # a look takes a second, and nobody wants its answer
+        pool.shutdown(wait=whole, cancel_futures=True)  # else a look takes a second, and nobody wants its answer
         torch.set_num_threads(threads)  # which a thread sets for all that start later
 
 
