@@ -13,7 +13,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from wsfp_helpers.common.errors import exit_on_bad_input
 from wsfp_helpers.data.faces import Faces
@@ -23,8 +22,9 @@ from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.parsing.fit import class_weights
 from wsfp_helpers.parsing.light import LightParser
 from wsfp_helpers.parsing.load import SHIPPED_PARSERS, load_parser
-from wsfp_helpers.parsing.zoom import FACE, ZoomSettings
-from wsfp_helpers.score.confusion import confusions, pooled
+from wsfp_helpers.parsing.zoom import FACE
+from wsfp_helpers.score.confusion import pooled
+from wsfp_helpers.stages import score_parser
 from wsfp_helpers.tooling.results import row, scored_rows, write_results
 
 LIPS = ("u_lip", "l_lip")
@@ -47,12 +47,10 @@ def answers(parser: LightParser, faces: Faces, added: np.ndarray) -> np.ndarray:
     """Confusion matrices ``(n, 19, 19)`` of a parser with ``added`` to its scores."""
     bias = parser.network.get_parameter("head.bias")
     kept = bias.detach().clone()
-    settings = ZoomSettings(most=0) if faces.weak.framed else ZoomSettings()
     try:
         with torch.no_grad():
             bias.add_(torch.from_numpy(added).float())
-        places = tqdm(range(len(faces)), desc=faces.name, unit="face", leave=False)
-        return confusions((parser.predict(faces.image(i), settings)[0], faces.label_map(i)) for i in places)
+        return score_parser(parser, faces)
     finally:
         with torch.no_grad():
             bias.copy_(kept)
@@ -61,12 +59,12 @@ def answers(parser: LightParser, faces: Faces, added: np.ndarray) -> np.ndarray:
 def rows(sets: Iterable[Faces]) -> Iterable[dict]:
     """Scores of each parser with each bias, and the area of the lips in relation to their true one."""
     parsers = {kind: parser for kind in SHIPPED_PARSERS if isinstance(parser := load_parser(kind), LightParser)}
+    added = {kind: biases(parser.config.balance) for kind, parser in parsers.items()}
     lips, areas = [CELEBAMASK.index(name) for name in LIPS], []
     for faces in sets:
         for kind, parser in parsers.items():
-            for name, added in biases(parser.config.balance).items():
-                matrices = answers(parser, faces, added)
-                called = f"{kind}, {faces.name}, {name}"
+            for name, bias in added[kind].items():
+                matrices, called = answers(parser, faces, bias), f"{kind}, {faces.name}, {name}"
                 yield from scored_rows(called, matrices[None], scored=faces.scored)
                 total = pooled(matrices).matrix
                 share = total[:, lips].sum() / total[lips].sum()

@@ -29,7 +29,7 @@ class ZoomSettings:
     last_height: float = 1.0
     """The same in one more zoom at the end, which sees small parts larger."""
     close_enough: float = 0.7
-    """A zoom is the last one when it sees a face of at least this part of the height that was aimed at."""
+    """The last zoom follows one that sees a face of at least this part of the height that was aimed at."""
     most: int = 3
     """At most so many zooms before the last: a face that is small in its picture is found step by step."""
     anchor: tuple[float, float] = (0.575, 0.5)
