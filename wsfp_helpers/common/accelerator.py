@@ -45,5 +45,5 @@ def new_accelerator(precision: str, accumulate: int = 1) -> Accelerator:
     except ValueError as error:  # half precision without a GPU that has it
         raise InputError(
             f"this machine has no mixed precision {precision} ({no_gpu() or error}): take another, say --set "
-            f"train.precision=no"
+            f"train.precision=no, of a parser --set parser.precision=no"
         ) from error
