@@ -18,6 +18,7 @@ from wsfp_helpers.common.cache import find
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import write_json
 from wsfp_helpers.common.pictures import read_label_map
+from wsfp_helpers.data.frl import find_frl_london
 from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.palette import PALETTE
 from wsfp_helpers.parsing import page as module
@@ -172,6 +173,18 @@ def test_in_a_browser_nothing_leaves_the_page_and_the_maps_are_those_of_python(w
     parse_photographs(written / "example.jpg", tmp_path / "maps")
     for name, found in seen.maps.items():
         expected = read_label_map(tmp_path / "maps" / name / "example.png", len(CELEBAMASK))
+        assert (expected == found).mean() > 0.99
+
+
+@in_a_browser
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not find_frl_london(), reason="needs a copy of FRL London")
+def test_of_a_real_person_the_page_says_what_python_says(written, tmp_path):
+    real = min(find_frl_london().glob("inst/neutral_front/*.jpg"))
+    seen, report = visit(written, tmp_path / "shots", real), parse_photographs(real, tmp_path / "maps")
+    assert seen.late == [] and seen.complaints == [] and bool(seen.doubt) == bool(report.warnings)
+    for name, found in seen.maps.items():
+        expected = read_label_map(tmp_path / "maps" / name / f"{real.stem}.png", len(CELEBAMASK))
         assert (expected == found).mean() > 0.99
 
 

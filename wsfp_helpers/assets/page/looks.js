@@ -159,18 +159,24 @@ export async function parse(canvas, look, facts) {
       }
       return out;
     });
-    const inside = new Float32Array(part);
-    for (const out of enlarged) {
-      for (const k of face) for (let i = 0; i < part; i++) inside[i] += out[k * part + i] / enlarged.length;
+    return { probabilities, size, top, left, side, enlarged, y0, x0, height: y1 - y0, width: x1 - x0 };
+  }
+
+  /** Box of the largest face in a view, in pixels of the canvas, or null. */
+  function faceOf(seen) {
+    const part = seen.height * seen.width, inside = new Float32Array(part);
+    for (const out of seen.enlarged) {
+      for (const k of face) for (let i = 0; i < part; i++) inside[i] += out[k * part + i] / seen.enlarged.length;
     }
-    const found = findFace(inside, y1 - y0, x1 - x0);
-    const seen = found && [found[0] + y0, found[1] + y0, found[2] + x0, found[3] + x0];
-    return { probabilities, size, top, left, side, enlarged, y0, x0, height: y1 - y0, width: x1 - x0, seen };
+    const found = findFace(inside, seen.height, seen.width);
+    return found && [found[0] + seen.y0, found[1] + seen.y0, found[2] + seen.x0, found[3] + seen.x0];
   }
 
   let side = Math.max(height, width);
   const top0 = Math.floor((height - side) / 2), left0 = Math.floor((width - side) / 2);
-  const whole = await view(top0, left0, side, settings.flip && !settings.most), totals = whole.enlarged;
+  const whole = await view(top0, left0, side, settings.flip && !settings.most);
+  let found = settings.most ? faceOf(whole) : null;
+  const totals = whole.enlarged;
 
   async function closer(face, share, mirrored) {
     side = Math.max(round((face[1] - face[0]) / share), 16);
@@ -190,9 +196,8 @@ export async function parse(canvas, look, facts) {
     return seen;
   }
 
-  let found = settings.most ? whole.seen : null;
   for (let turn = 0; turn < settings.most && found; turn++) {
-    found = (await closer(found, settings.face_height, false)).seen;
+    found = faceOf(await closer(found, settings.face_height, false));
     if (found && found[1] - found[0] >= settings.close_enough * settings.face_height * side) break;
   }
   const last = found && await closer(found, settings.last_height, settings.flip);
