@@ -174,6 +174,44 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(base, tmp_path, name):
         assert content(out) == content(base / name), f"killed before write {moment} of {writes}"
 
 
+def run_pipeline(photographs_of):
+    """All stages of the method one after another, with both steps of it, in the working directory."""
+    whole, short = profile("embedded"), tiny()
+    config = replace(whole, train=replace(short.train, tcd=whole.train.tcd), parser=short.parser)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "open", lambda self: synthfaces(self.split).subset(range(4)))
+        stages.run_ccd(config, "ccd")
+        stages.run_train(config, "train", "ccd/boxes.jsonl")
+        stages.run_fcam("train", "fcam")
+        stages.run_pseudo("fcam", "pseudo")
+        stages.run_regions(config, "fcam", "regions", "ccd/boxes.jsonl", RegionConfig(clusters=(16,)))
+        for labels in ("pseudo", "regions"):
+            parser = stages.run_parser(config, labels, f"parser_{labels}")
+        photographs.parse_photographs(photographs_of, "parse", parser)
+        photographs.predict_set(config.faces("test").weak, "predict", parser)
+
+
+def test_the_whole_pipeline_gives_the_same_bytes_twice(base, tmp_path):
+    # In processes of their own, with empty caches, and with sets and dictionaries in another order.
+    found = []
+    for hashes in ("1", "2"):
+        folder = tmp_path / hashes
+        (folder / "run").mkdir(parents=True)
+        surroundings = {"PYTHONPATH": str(Path(__file__).parents[1]), "WSFP_CACHE": str(folder / "cache")}
+        code = f"from tests.test_faults import run_pipeline; run_pipeline({str(base / 'photographs')!r})"
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=folder / "run", check=True, timeout=600, capture_output=True,
+            env=os.environ | surroundings | {"PYTHONHASHSEED": hashes, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        for about in (folder / "run").glob("*/settings.json"):  # some name the folder of the maps
+            about.write_text(about.read_text().replace(str(folder), "FOLDER"))
+        found.append(content(folder / "run"))
+    first, second = found
+    assert first == second
+    assert {name.split("/")[0] for name in first} == {path.name for path in (folder / "run").iterdir()}
+    assert len([name for name in first if name.endswith("model.safetensors")]) == 1
+
+
 @pytest.mark.parametrize("name", ["train", "parser", "parse"])
 def test_two_threads_give_nearly_what_one_gives(base, tmp_path, name):
     torch.set_num_threads(2)
