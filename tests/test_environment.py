@@ -36,6 +36,16 @@ def test_a_file_in_place_of_the_cache_is_named(below, tmp_path, monkeypatch):
         cache_dir()
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder in which not even root may write")
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    command = [sys.executable, "-m", "wsfp_helpers.cli", "train", "--out", str(tmp_path / "out")]
+    surroundings = os.environ | {"WSFP_CACHE": "/proc/cache"}
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=300)
+    said = next(line for line in done.stderr.splitlines() if "could not write /proc/cache/features" in line)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert said.endswith("free space or choose another place for the cache, which WSFP_CACHE names")
+
+
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed: apt install faketime")
 def test_a_clock_that_is_set_back_to_1970_is_no_matter(tmp_path):
     def run(when, command):

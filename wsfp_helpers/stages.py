@@ -389,7 +389,7 @@ def run_system(
         if not path.exists():
             system.fit(config.faces("train").weak, out)
             save_weights(path, system.network.state_dict(), system=name)
-            remove_state(out)
+        remove_state(out)
     load_strictly(system.network, read_weights(path), path, f"remove {out} and train {name} again")
     system.network.to(device()).eval()
     return system, out

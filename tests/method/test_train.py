@@ -505,3 +505,29 @@ def test_the_pictures_of_a_set_lead_to_no_label_map(make, tmp_path, tmp_cache):
     assert id(faces.read_map) in own
     for thing in reachable(faces.weak):
         assert id(thing) not in own and not isinstance(thing, Faces)
+
+
+MEMORY = """
+import numpy as np, torch
+from wsfp_helpers.common.memory import PeakMemory, memory_in_use
+from wsfp_helpers.data.weak import WeakFaces
+from wsfp_helpers.method.train import TrainingSet
+from wsfp_helpers.nets import trunk
+from wsfp_helpers.profiles import profile
+
+trunk._stored = lambda path, tokens, width: torch.zeros(tokens, width, dtype=torch.float16)
+picture, ids = np.zeros((8, 8, 3), np.uint8), [str(i) for i in range(600)]
+vit, faces = profile("embedded").model.empty(), WeakFaces("n", ids, lambda key: picture, np.ones((600, 18), np.uint8))
+TrainingSet(faces.subset([0]), vit, 16)
+before = memory_in_use()
+with PeakMemory() as peak:
+    held = TrainingSet(faces, vit, 16)
+print(peak.most - before, held.features.nbytes)
+"""
+
+
+def test_features_are_held_once_while_a_training_set_is_built():
+    # In a process of its own: this one may free the memory of other tests meanwhile.
+    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
+    most, held = map(int, done.stdout.split())
+    assert held > 1.5e8 and 0.9 * held < most < 1.4 * held

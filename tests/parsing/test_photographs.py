@@ -1,5 +1,8 @@
 """`wsfp parse`: what is written for every kind of picture, and what is said when there is nothing to write."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -551,3 +554,14 @@ def test_an_interrupted_prediction_goes_on_and_another_parsers_folder_is_refused
         predict_set(faces, tmp_path / "out", Grey(weight=2.0))
     with pytest.raises(InputError, match="choose another folder"):
         predict_set(two_faces("other")[0], tmp_path / "out", grey)
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="the memory of one child is not known")
+def test_a_photograph_of_100_million_pixels_needs_less_than_two_gigabytes(tmp_path):
+    photograph(100, 100, (20, 80), (30, 70)).resize((10_000, 10_000)).save(tmp_path / "large.png", compress_level=1)
+    command = ["parse", "large.png", "--parser", "weak", "--out", "out"]
+    process = subprocess.Popen([sys.executable, "-m", "wsfp_helpers.cli", *command], cwd=tmp_path)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0 and read_label_map(tmp_path / "out" / "large.png", 19).shape == (10_000, 10_000)
+    assert used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) < 2e9

@@ -33,6 +33,14 @@ def cache_dir() -> Path:
     return folder
 
 
+def keep_array(path: Path, array: np.ndarray) -> None:
+    """Write an array ``.npy`` of the cache; raises :class:`InputError` that says how to have the cache elsewhere."""
+    try:
+        write_array(path, array)
+    except InputError as error:
+        raise InputError(f"{error} for the cache, which WSFP_CACHE names") from error
+
+
 def data_dirs() -> list[Path]:
     """Folders searched for data sets, in order: ``$WSFP_DATA`` when it is set, then :func:`cache_place`."""
     named = os.environ.get("WSFP_DATA")
@@ -73,5 +81,5 @@ def label_table(name: str, ids: Sequence[str], row: Callable[[str], np.ndarray],
                 return np.load(path, allow_pickle=False)
         rows = tqdm(in_threads(row, ids), f"{name}: image-level labels", len(ids), leave=False)
         table = np.array(list(rows), np.uint8)
-        write_array(path, table)
+        keep_array(path, table)
     return table

@@ -55,7 +55,7 @@ def read_image(path: str | Path, least: int | None = None, content: bytes | None
         upright = picture.transpose(_TURNS[orientation]) if orientation > 1 else picture
         if upright.mode.startswith("I"):
             upright = Image.fromarray((np.array(upright) >> 8).clip(0, 255).astype(np.uint8))
-        return np.array(upright.convert("RGB"))
+        return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))  # which copies an RGB one as well
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.common.cache import cache_dir, keep_array
 from wsfp_helpers.common.checkpoints import load_strictly, read_weights
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import ASSETS, sha256_of, write_array
+from wsfp_helpers.common.files import ASSETS, sha256_of
 from wsfp_helpers.common.pictures import normalise, resize, to_tensor
 
 WEIGHTS = ASSETS / "trunk.safetensors"
@@ -101,7 +101,7 @@ def features(
         tokens = _half(trunk, [picture for _, picture, _ in waiting], size)
         for (place, _, path), value in zip(waiting, tokens, strict=True):
             store[place] = value
-            write_array(path, value.numpy())
+            keep_array(path, value.numpy())
         waiting.clear()
 
     for place, picture in enumerate(tqdm(pictures, total=total, desc=desc, unit="image", leave=False, delay=1)):
