@@ -25,7 +25,7 @@ from wsfp_helpers.parsing.load import SHIPPED_PARSERS, load_parser
 from wsfp_helpers.parsing.zoom import FACE
 from wsfp_helpers.score.confusion import pooled
 from wsfp_helpers.stages import score_parser
-from wsfp_helpers.tooling.results import row, scored_rows, write_results
+from wsfp_helpers.tooling.results import area_row, scored_rows, write_results
 
 LIPS = ("u_lip", "l_lip")
 
@@ -60,15 +60,13 @@ def rows(sets: Iterable[Faces]) -> Iterable[dict]:
     """Scores of each parser with each bias, and the area of the lips in relation to their true one."""
     parsers = {kind: parser for kind in SHIPPED_PARSERS if isinstance(parser := load_parser(kind), LightParser)}
     added = {kind: biases(parser.config.balance) for kind, parser in parsers.items()}
-    lips, areas = [CELEBAMASK.index(name) for name in LIPS], []
+    areas = []
     for faces in sets:
         for kind, parser in parsers.items():
             for name, bias in added[kind].items():
                 matrices, called = answers(parser, faces, bias), f"{kind}, {faces.name}, {name}"
                 yield from scored_rows(called, matrices[None], scored=faces.scored)
-                total = pooled(matrices).matrix
-                share = total[:, lips].sum() / total[lips].sum()
-                areas.append(row(f"{called}: area of the lips", "area", "times the true area", [share]))
+                areas.append(area_row(called, "lips", LIPS, [pooled(matrices)]))
                 print(called, flush=True)
     yield from areas
 

@@ -22,7 +22,7 @@ from wsfp_helpers.parsing.light import LightParser, look_together
 from wsfp_helpers.parsing.load import SHIPPED_PARSERS, load_parser
 from wsfp_helpers.parsing.zoom import Parsed, ZoomSettings, enlarge_labels, parse_canvases, to_canvas
 from wsfp_helpers.score.confusion import confusion, pooled
-from wsfp_helpers.tooling.results import row, scored_rows, write_results
+from wsfp_helpers.tooling.results import area_row, scored_rows, write_results
 
 HEIGHTS = (0.7, 0.85, 1.0, 1.1, 1.2)
 """Heights of the face in the last square."""
@@ -56,13 +56,10 @@ def rows(faces: Faces) -> Iterable[dict]:
                 matrix = confusion(enlarge_labels(probability, truth.shape), truth, len(CELEBAMASK))
                 matrices.setdefault((kind, name), []).append(matrix)
         print(f"{index + 1} of {len(faces)} photographs", flush=True)
-    lips = [CELEBAMASK.index(name) for name in LIPS]
     for (kind, name), of_all in matrices.items():
         yield from scored_rows(f"{kind}, face {name} of the last square", np.stack(of_all)[None], scored=faces.scored)
     for (kind, name), of_all in matrices.items():
-        total = pooled(np.stack(of_all)).matrix
-        area = total[:, lips].sum() / total[lips].sum()
-        yield row(f"{kind}, face {name} of the last square: area of the lips", "area", "times the true area", [area])
+        yield area_row(f"{kind}, face {name} of the last square", "lips", LIPS, [pooled(np.stack(of_all))])
 
 
 if __name__ == "__main__":

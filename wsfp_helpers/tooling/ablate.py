@@ -26,8 +26,7 @@ from wsfp_helpers.profiles import VLMS, Profile
 from wsfp_helpers.score.confusion import Scores
 from wsfp_helpers.score.pseudo_labels import score_pseudo_labels
 from wsfp_helpers.stages import load_run, run_keyed
-from wsfp_helpers.tooling.results import narrow, scores_row, write_results
-from wsfp_helpers.tooling.results import row as one_row
+from wsfp_helpers.tooling.results import area_row, narrow, scores_row, write_results
 
 
 @dataclass(frozen=True)
@@ -302,12 +301,6 @@ def write_table(
     command = f"wsfp ablate {table} --profile {config.name} --seeds {','.join(map(str, seeds))}"
     rows = narrow([scores_row(name, each) for name, each in scores.items()])
     if table in ("eyes", "mended"):
-        rows += [_area_of_eyes(name, each) for name, each in scores.items()]
+        both = [part for part in CELEBAMASK.components if part.endswith("_eye")]
+        rows += [area_row(name, "eyes", both, each) for name, each in scores.items()]
     return write_results(table, command, rows, results)
-
-
-def _area_of_eyes(name: str, scores: Sequence[Scores]) -> dict[str, object]:
-    """How many pixels a row calls left or right eye, in relation to those that are."""
-    both = [CELEBAMASK.index(name) for name in CELEBAMASK.components if name.endswith("_eye")]
-    areas = [each.matrix[:, both].sum() / each.matrix[both].sum() for each in scores]
-    return one_row(f"{name}: area of the eyes", "area", "times the true area", areas)

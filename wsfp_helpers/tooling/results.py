@@ -126,6 +126,13 @@ def scores_row(name: str, scores: Sequence[Scores]) -> dict[str, object]:
     return row(name, "mean_f1", "percent", [each.mean_f1 for each in scores], per_class)
 
 
+def area_row(name: str, part: str, classes: Sequence[str], scores: Sequence[Scores]) -> dict[str, object]:
+    """How many pixels are called one of ``classes``, which are a ``part``, in relation to those that are one."""
+    columns = [CELEBAMASK.index(each) for each in classes]
+    areas = [each.matrix[:, columns].sum() / each.matrix[columns].sum() for each in scores]
+    return row(f"{name}: area of the {part}", "area", "times the true area", areas)
+
+
 def narrow(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
     """The rows of a table, without their classes where there are more than :data:`COLUMNS`."""
     return [each | {"per_class": {}} for each in rows] if len(rows) > COLUMNS else list(rows)
