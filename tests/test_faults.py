@@ -174,6 +174,16 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(base, tmp_path, name):
         assert content(out) == content(base / name), f"killed before write {moment} of {writes}"
 
 
+@pytest.mark.parametrize("name", ["parser", "system"])
+def test_a_state_that_outlived_its_training_is_removed(base, tmp_path, name):
+    # What a kill leaves between the writing of the weights and this removal.
+    shutil.copytree(base / name, tmp_path / "out")
+    (weights,) = (tmp_path / "out").rglob("*.safetensors")
+    weights.with_name("state.safetensors").write_bytes(b"state")
+    STAGES[name](base, tmp_path / "out")
+    assert content(tmp_path / "out") == content(base / name)
+
+
 def run_pipeline(photographs_of):
     """All stages of the method one after another, with both steps of it, in the working directory."""
     whole, short = profile("embedded"), tiny()
