@@ -647,7 +647,8 @@ place.cleanup()
 # %% [markdown]
 # The photograph of the astronaut is harder than her face alone: the suit, the helmet and the flag look like nothing
 # that was ever rendered.  The cat gets an answer, too, because a parser has no word for "no face": `wsfp parse` warns
-# when the weak and the supervised parser disagree, or, with one of them alone, when its mean confidence is low.  On the
+# when the weak and the supervised parser disagree, or find hardly any eyes, as here; or, with one of them alone, when
+# its mean confidence is low.  On the
 # face alone the weak parser doubts most along borders and where clothes, neck and background meet.  Elsewhere it is
 # sure, also where it is wrong: confidence says how much a network doubts, not whether it should.
 
