@@ -655,10 +655,10 @@ assert max(ours, key=lambda title: np.mean(ours[title])) == "DisFaceRep", "the t
 
 # %% [markdown]
 # **What holds in all seeds.**  DisFaceRep leads the pseudo masks ({{table1 | DisFaceRep: pseudo masks}}), by 8 to 13
-# points, CLIMS follows ({{table1 | CLIMS: pseudo masks}}), and the means of the others lie between 12 and 19.  CLIMS is
+# points, CLIMS follows ({{table1 | CLIMS: pseudo masks}}), and the others' means lie between 12 and 19.  CLIMS is
 # last in the paper.
 # There its judge is FLIP, which read captions of the web; ours was taught the names of the very parts that are in
-# sight (notebook 00, "who has seen what").  How much such a judge is worth was measured for TCD: with one that was
+# sight (notebook 00, "who has seen what").  How much such a judge is worth was measured for TCD: with one
 # taught by lists alone nothing of its gain is left ([vlm](../docs/results/vlm.md)).
 #
 # **Labels are not parsers.**  CLIP-ES's labels have {{table1 | CLIP-ES: pseudo masks}}, the parser that learned from

@@ -248,8 +248,8 @@ def undo_balance(decoder: LightDecoder, weight: Tensor) -> None:
 class LightParser(FaceParser):
     """A trained decoder with its trunk.  ``facts`` is what its file says of its training.
 
-    With ``fast`` trunk and decoder compute in bfloat16 where the processor multiplies it: about twice as fast, and a few
-    pixels in 1,000 get another class.  Nothing that is trained or scored is computed so.
+    With ``fast`` trunk and decoder compute in bfloat16 where the processor multiplies it: about twice as fast, and a
+    few pixels in 1,000 get another class.  Nothing that is trained or scored is computed so.
     """
 
     fast = False
