@@ -211,11 +211,10 @@ assert all(scores[name, "supervised"].mean_f1 > scores[name, "weak"].mean_f1 for
 
 # %% [markdown]
 # Both lose from left to right, the supervised parser about eight points, the weak one about six.  What masks bring is
-# no more than that, six points and fewer: on which faces a parser learnt matters as much as whether anybody painted them.
-# Intervals are six to twelve points wide, with 24 faces behind each, so which parser is the better one *these* faces
-# can hardly say; the stored scores of all test faces,
-# further down, can.  The intervals are also lopsided: in many draws a class that one or two faces have, hat or
-# necklace, is missing or counts double.
+# no more than that, six points and fewer: on which faces a parser learnt matters as much as whether anybody painted
+# them.  Intervals are six to twelve points wide, with 24 faces behind each, so which parser is the better one *these*
+# faces can hardly say; the stored scores of all test faces, further down, can.  The intervals are also lopsided: in
+# many draws a class that one or two faces have, hat or necklace, is missing or counts double.
 
 # %% [markdown]
 # ## Eleven classes, and whose left?
