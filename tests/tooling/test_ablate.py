@@ -217,6 +217,8 @@ def test_more_blocks_are_trained_where_a_row_says_so(log, config, tmp_path):
     (run,) = tmp_path.iterdir()
     assert len(load_run(run)[0].blocks) == two.blocks == 2
     assert rows["1 trained, patch"].change(config, 0) == table3(config)[2].change(config, 0)
+    without = rows["2 trained, fused, without neg_cls"]
+    assert without.tcd == replace(two.tcd, beta0=0) != two.tcd and replace(without, name=two.name, tcd=two.tcd) == two
 
 
 def test_rows_of_the_start_change_one_thing_each():

@@ -151,16 +151,18 @@ def start(config: Profile) -> list[Row]:
 
 
 def blocks(config: Profile) -> list[Row]:
-    """Whether maps read through the attention of class tokens gain from a second trained block.
+    """Whether maps read through the attention of class tokens, and ``neg_cls``, gain from a second trained block.
 
     Two are the most: the embedded trunk ships no first values for a third.
     """
     reads = {"patch": config.fcam, "fused": FcamConfig(scales=(1.0,))}
-    return [
+    rows = [
         Row(f"{count} trained, {how}", tcd=config.train.tcd, blocks=count, fcam=fcam)
         for count in (1, 2)
         for how, fcam in reads.items()
     ]
+    without = _change(config, {"beta0": 0.0})
+    return rows + [replace(row, name=f"{row.name}, without neg_cls", tcd=without) for row in rows if row.blocks == 2]
 
 
 def _change(config: Profile, weights: Mapping[str, Any]) -> TcdConfig:
