@@ -445,6 +445,22 @@ def options() -> Iterator[Case]:
     yield case("an unknown data set", "data get frl-berlin")
 
 
+def outputs() -> Iterator[Case]:
+    """Where results go, and commands that read little."""
+    case = partial(Case, "options")
+    for name in ("a.jpg", "a", "out/a.png", "out/settings.json", "out/config.json", "a.json.png"):
+        yield case(f"parse --json {name}", f"parse a.jpg --parser weak --out out --json {name}", photograph)
+    if hasattr(os, "mkfifo"):
+        yield case("doctor --json is a pipe", "doctor --json a.json", lambda: os.mkfifo("a.json"))
+    yield case("page --weights int4", "page --out out --weights int4")
+    yield case("export --weights int4", "export --out p.onnx --weights int4")
+    yield case("export of no parser", "export --out p.onnx --parser p.safetensors")
+    for change in ("detector=x", "vlm=x", "general_vlm=x", "theta=2", "subset=0", "train_data=3"):
+        yield case(f"profile --set {change}", f"profile embedded --set {change}")
+    yield case("report of no run", "report out")
+    yield case("systems train of no system", "systems train x")
+
+
 def pair(name: str, content: object) -> None:
     """Folders of one prediction and one label map; ``name`` is replaced by an image, bytes, or removed."""
     for folder in ("pred", "gt"):
@@ -472,6 +488,9 @@ def label_maps() -> Iterator[Case]:
             pair("gt/a.png", bytes(0)), shutil.rmtree(side), write(side, "text")))  # fmt: skip
     yield case("one prediction too many", command, partial(pair, "pred/b.png", np.zeros((4, 4), np.uint8)))
     yield case("no folders", command)
+    yield case("a label map of 255 alone", command, partial(pair, "gt/a.png", np.full((4, 4), 255, np.uint8)))
+    yield case("--json is a prediction", f"{command} --json pred/a.png", partial(
+        pair, "pred/a.png", np.zeros((4, 4), np.uint8)))  # fmt: skip
     for more in ("--labels coco", "--pred-labels coco", "--mode by-name", "--ears-to-skin", "--labels lapa --mode x",
                  "--labels celebamask --pred-labels lapa"):  # fmt: skip
         yield case(more, f"{command} {more}", partial(pair, "pred/a.png", np.zeros((4, 4), np.uint8)))
@@ -498,17 +517,30 @@ def label_maps() -> Iterator[Case]:
     for what, content in {"empty": b"", "a text": b"text"}.items():
         make = partial(write, f"{SHARDS_X}/index.npz", content)
         yield case(f"shards: the index is {what}", "predict --parser weak --data shards/x --out out", make)
-    yield case("shards: a shard is missing", "predict --parser weak --data shards/x --out out", _index)
+    for what, changes in {
+        "a shard is missing": {},
+        "a picture before its shard": {"places": np.array([[0, -5, 9]])},
+        "a picture beyond its shard": {"places": np.array([[0, 1020, 9]])},
+        "a picture in no shard": {"places": np.array([[7, 0, 9]])},
+        "places that are no numbers": {"places": np.array([["x", "y", "z"]])},
+        "places that are half numbers": {"places": np.array([[0, 0.5, 9]])},
+        "an id that leads out": {"ids": np.array(["../a"])},
+        "an id from the root": {"ids": np.array(["/tmp/a"])},
+        "an id of nothing": {"ids": np.array([""])},
+        "an id twice": {"ids": np.array(["a", "a"]), "places": np.array([[0, 0, 9]] * 2)},
+        "labels of another count": {"labels": np.ones((2, 18), np.uint8)},
+    }.items():
+        yield case(f"shards: {what}", "predict --parser weak --data shards/x --out out", partial(_index, **changes))
 
 
 SHARDS_X = "cache/shards/x"
 
 
-def _index() -> None:
+def _index(**changes: np.ndarray) -> None:
     os.makedirs(SHARDS_X)
     facts = json.dumps({"name": "x", "scheme": "celebamask", "licence": "", "framed": True})
     rows = {"ids": np.array(["a"]), "labels": np.ones((1, 18), np.uint8), "places": np.array([[0, 512, 9]])}
-    np.savez(f"{SHARDS_X}/index.npz", facts=facts, sizes=[1024], **rows)
+    np.savez(f"{SHARDS_X}/index.npz", facts=facts, sizes=[1024], **(rows | changes))
 
 
 CARD = {
@@ -569,6 +601,6 @@ def full_size() -> Iterator[Case]:
 
 CASES = [
     case
-    for cases in (photographs, parsers, runs, maps, boxes, options, label_maps, imported, full_size)
+    for cases in (photographs, parsers, runs, maps, boxes, options, outputs, label_maps, imported, full_size)
     for case in cases()
 ]

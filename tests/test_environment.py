@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tests.bad_inputs import photograph
-from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.cli import app
+from wsfp_helpers.common.cache import cache_dir, keep_array
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.pictures import write_index_png
 from wsfp_helpers.palette import PALETTE
@@ -32,18 +35,42 @@ def test_a_command_does_not_mind_its_surroundings(changes, tmp_path):
 def test_a_file_in_place_of_the_cache_is_named(below, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "file" / below))
-    with pytest.raises(InputError, match=r"file is no folder: set WSFP_CACHE"):
+    with pytest.raises(InputError, match=r"the cache cannot be in .*file.*: set WSFP_CACHE"):
         cache_dir()
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder in which not even root may write")
-def test_a_cache_that_cannot_be_written_is_named(tmp_path):
-    command = [sys.executable, "-m", "wsfp_helpers.cli", "train", "--out", str(tmp_path / "out")]
-    surroundings = os.environ | {"WSFP_CACHE": "/proc/cache"}
+@pytest.mark.parametrize("place", ["/proc/cache", "x" * 300, "loop"])
+def test_a_cache_that_cannot_be_made_is_named_before_anything_is_written(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.symlink("loop", "loop")
+    monkeypatch.setenv("WSFP_CACHE", place)
+    result = CliRunner().invoke(app, ["train", "--out", "out"])
+    assert result.exit_code == 2 and "the cache cannot be in " in result.stderr and "WSFP_CACHE" in result.stderr
+    assert os.listdir() == ["loop"]
+
+
+def test_an_array_that_the_cache_does_not_take_says_how_to_move_it(tmp_path):
+    (tmp_path / "features").touch()
+    with pytest.raises(InputError, match="choose another place for the cache, which WSFP_CACHE names"):
+        keep_array(tmp_path / "features" / "a.npy", np.zeros(1))
+
+
+@pytest.mark.parametrize("launch", [{"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, {"WORLD_SIZE": "x"}], ids=str)
+def test_a_launch_that_is_none_is_a_sentence(launch, tmp_path):
+    command = [sys.executable, "-m", "wsfp_helpers.cli", "ccd", "--out", str(tmp_path / "out")]
+    surroundings = os.environ | {"RANK": "0", "LOCAL_RANK": "0"} | launch
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=300)
-    said = next(line for line in done.stderr.splitlines() if "could not write /proc/cache/features" in line)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert said.endswith("free space or choose another place for the cache, which WSFP_CACHE names")
+    assert done.returncode == 2 and "unset WORLD_SIZE, RANK and LOCAL_RANK" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_was_removed_is_a_sentence(tmp_path):
+    code = "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); from wsfp_helpers.cli import app; app()"
+    surroundings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "profile"], cwd=tmp_path, env=surroundings, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr == "wsfp: the current folder was removed: change to another one\n"
 
 
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed: apt install faketime")

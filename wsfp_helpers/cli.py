@@ -54,6 +54,7 @@ class _Group(TyperGroup):
 
 @contextmanager
 def _in_one_sentence() -> Iterator[None]:
+    _stand_somewhere()
     before = signal.signal(signal.SIGTERM, _terminate)
     if hasattr(sys.stdout, "reconfigure"):  # a name of a file may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -78,6 +79,13 @@ def _in_one_sentence() -> Iterator[None]:
         _stop(f"could not use {error.filename or 'the output'} ({error.strerror}): check path, rights and space", 2)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _stand_somewhere() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # torch would end the process with a line of its own
+        _stop("the current folder was removed: change to another one", 2)
 
 
 def _leave(code: int) -> NoReturn:
@@ -119,7 +127,22 @@ Work = Annotated[
 ]
 Results = Annotated[Path, typer.Option(file_okay=False, help="Folder of the results.")]
 Names = Annotated[list[str] | None, typer.Argument(help="Systems (default: all; wsfp systems list).")]
-Json = Annotated[Path | None, typer.Option(dir_okay=False, help="Also write the result to this JSON file.")]
+
+
+def _json_file(path: Path | None) -> Path | None:
+    from wsfp_helpers.common.files import SETTINGS  # which stands in folders of results, as the other name in runs
+
+    if path is not None and (path.suffix.lower() != ".json" or path.name in (SETTINGS, "config.json")):
+        raise InputError(
+            f"--json is {path}: expected a file that ends in .json, which is written anew, and not one of a run or of "
+            f"label maps"
+        )
+    return path
+
+
+Json = Annotated[
+    Path | None, typer.Option(dir_okay=False, callback=_json_file, help="Also write the result to this JSON file.")
+]
 
 
 def _shard(text: str) -> tuple[int, int]:

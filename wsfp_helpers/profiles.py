@@ -13,6 +13,7 @@ from wsfp_helpers.common.configs import check_range, describe
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.sets import open_dataset
+from wsfp_helpers.detect.base import DETECTORS
 from wsfp_helpers.method.ccd import CCDConfig
 from wsfp_helpers.method.fcam import FcamConfig
 from wsfp_helpers.method.train import TrainConfig, preset
@@ -156,6 +157,9 @@ class Profile:
 
     def __post_init__(self) -> None:
         check_range(self, theta=(0, 1), subset=(1, 10**6))
+        for name, known in {"detector": DETECTORS, "vlm": VLMS, "general_vlm": VLMS}.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(known)}")
 
     def faces(self, part: str = "train") -> Faces:
         """The data set of ``part``: ``"train"``, ``"val"`` or ``"test"``."""
@@ -166,8 +170,6 @@ class Profile:
 
     def load_vlm(self) -> VisionLanguageModel:
         """The image-text model."""
-        if self.vlm not in VLMS:
-            raise InputError(f"unknown vision-language model {self.vlm!r}: expected one of {', '.join(VLMS)}")
         return VLMS[self.vlm]()
 
     def load_dense(self) -> DenseModel:

@@ -208,6 +208,7 @@ def run_train(
         data = mask if redraw else data
     vit = config.model.build(seed)
     vlm = config.load_vlm() if config.train.tcd is not None else None
+    cache_dir()  # one that cannot be made is told before the folder is claimed
     out, state = Path(out), processes()
     with hold_folder(out) if state.is_main_process else nullcontext():
         if state.is_main_process:

@@ -280,3 +280,18 @@ def test_corners_of_the_drawn_parts_are_the_points_themselves():
 def test_faces_travel_to_worker_processes():
     faces = open_dataset("frl-london")
     assert np.array_equal(pickle.loads(pickle.dumps(faces)).label_map(5), faces.label_map(5))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"", b"x,y\n1,2\n", b"face_id,face_age,face_gender,face_eth\n001,old,female,white\n", b"\xff\xfe\x00",
+        b"face_id,face_age,face_gender,face_eth\n001\n", b'face_id,face_age,face_gender,face_eth\n"001',
+        b"face_id,face_age,face_gender,face_eth\n../001,20,female,white\n",
+    ],
+)  # fmt: skip
+def test_a_damaged_table_is_named(table, tmp_path):
+    (tmp_path / "data-raw").mkdir()
+    (tmp_path / "data-raw" / "london_info.csv").write_bytes(table)
+    with pytest.raises(InputError, match=r"london_info.csv is not the table of FRL London, or was edited: remove it"):
+        frl.frl_london(tmp_path)

@@ -15,10 +15,19 @@ def processes() -> PartialState:
     """The processes that share the work, of which each has its own GPU; one alone where nothing was launched.
 
     One that has done its share may wait for the others for days, not for the minutes that torch would grant.
+
+    Raises:
+        InputError: Variables of the environment tell of a launch that there was not.
     """
     # accelerate takes launched processes without a GPU for one each unless it is told that they are to use the CPU.
     launched = "LOCAL_RANK" in os.environ
-    return PartialState(cpu=launched and not torch.cuda.is_available(), timeout=timedelta(days=7))
+    try:
+        return PartialState(cpu=launched and not torch.cuda.is_available(), timeout=timedelta(days=7))
+    except ValueError as error:
+        raise InputError(
+            f"the environment tells of several processes, but not where they meet ({str(error).splitlines()[0]}): "
+            f"start with accelerate launch, or unset WORLD_SIZE, RANK and LOCAL_RANK"
+        ) from error
 
 
 def own_share(count: int) -> slice:

@@ -21,15 +21,18 @@ def cache_place() -> Path:
 
 
 def cache_dir() -> Path:
-    """Folder of everything wsfp downloads or computes once, which may be made there.
+    """Folder of everything wsfp downloads or computes once; it is made where it is not there.
 
     Raises:
-        InputError: There is a file in its place.
+        InputError: It cannot be made.
     """
     folder = cache_place()
-    found = next(place for place in (folder, *folder.parents) if place.exists() or place == place.parent)
-    if not found.is_dir():
-        raise InputError(f"the cache is to be in {folder}, and {found} is no folder: set WSFP_CACHE to another place")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache cannot be in {folder} ({error.strerror}): set WSFP_CACHE to another place"
+        ) from error
     return folder
 
 

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and folders that belong to one command, its settings and one process."""
 
+import errno
 import hashlib
 import json
 import os
@@ -46,6 +47,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "it is no file")  # but a device or a pipe, which a file would replace
+        path = Path(os.path.realpath(path)) if path.is_symlink() else path
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(_TEMPORARY[1], _TEMPORARY[0], path.parent)
         os.close(handle)

@@ -17,6 +17,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pooch
@@ -67,11 +68,10 @@ def frl_london(root: str | Path | None = None) -> Faces:
             f"no complete copy of FRL London in {' or '.join(str(d / 'frl_london') for d in data_dirs())}: run "
             f"`wsfp data get frl-london` (38 MB), or set WSFP_DATA to a folder that holds frl_london/"
         )
-    with existing(folder / "data-raw" / "london_info.csv", "table of FRL London").open(encoding="utf-8") as file:
-        facts = list(csv.DictReader(file))
+    facts = _read_table(existing(folder / "data-raw" / "london_info.csv", "table of FRL London"))
     ids, stills = [f"{row['face_id']}_03" for row in facts], folder / "inst" / "neutral_front"
     hidden = hidden_parts()
-    ages = np.array([float("nan") if row["face_age"] == "NA" else float(row["face_age"]) for row in facts])
+    ages = np.array([row["face_age"] for row in facts], float)
     labels = np.array([[name in set(SCORED) - hidden.get(key, set()) for name in COMPONENTS] for key in ids])
     pictures = {key: stills / f"{key}.jpg" for key in ids}
     weak = WeakFaces(NAME, ids, PictureFiles(pictures), labels, licence=LICENCE, framed=False)
@@ -79,6 +79,23 @@ def frl_london(root: str | Path | None = None) -> Faces:
     bands = np.array([age_band(age) for age in ages])
     groups = {"gender": gender, "age band": bands, "ethnicity": ethnicity}
     return Faces(weak, partial(_label_map, stills), {"age": ages, **groups}, groups, SCORED)
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        if not rows or not all(f"inst/neutral_front/{row['face_id']}_03.jpg" in registry() for row in rows):
+            raise ValueError("nobody, or somebody else")
+        return [
+            {key: row[key] for key in ("face_id", "face_gender", "face_eth")}
+            | {"face_age": float("nan") if row["face_age"] == "NA" else float(row["face_age"])}
+            for row in rows
+        ]
+    except (csv.Error, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not the table of FRL London, or was edited: remove it and run `wsfp data get frl-london`"
+        ) from error
 
 
 def _label_map(stills: Path, key: str) -> np.ndarray:

@@ -6,6 +6,7 @@ picture, in any order.  There are no label maps in shards, so that stages 1-5 ca
 """
 
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,8 +116,13 @@ def shards(folder: str | Path) -> Faces:
             places, sizes = index["places"], index["sizes"].tolist()
         name, scheme, licence, framed = (facts[key] for key in ("name", "scheme", "licence", "framed"))
         known = SCHEMES[scheme]
-        if places.shape != (len(ids), 3):
-            raise ValueError(f"places of {len(places):,} pictures for {len(ids):,}")
+        if labels.shape != (len(ids), len(known.components)):
+            raise ValueError("labels of other pictures")
+        number, start, count = places.reshape(len(ids), 3).T
+        if places.dtype != np.int64 or (places < 0).any() or (start + count > np.array(sizes)[number]).any():
+            raise ValueError("places that are in no shard")
+        if len({*ids}) < len(ids) or not all(re.fullmatch(r"[^/\\\0]+", key) for key in ids):
+            raise ValueError("ids that are no names of files, or not each its own")
     except (ValueError, LookupError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise InputError(
             f"{path} is no index of shards, or not whole: write it again with `wsfp data shard`"

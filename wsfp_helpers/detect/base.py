@@ -10,6 +10,9 @@ from wsfp_helpers.common.errors import InputError
 PHRASES = ("eye", "eyebrow", "ear", "nose", "mouth")
 """The unsided components of paper 3.3.  No detector can tell a left from a right one: that is Eq. 1's work."""
 
+DETECTORS = ("embedded", "groundingdino", "groundingdino-py")
+"""Detectors that a profile can name."""
+
 Box = tuple[float, float, float, float]
 """``(x1, y1, x2, y2)`` in pixels, ``x2`` and ``y2`` exclusive; the paper writes (h1, w1, h2, w2)."""
 

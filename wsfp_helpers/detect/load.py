@@ -6,11 +6,9 @@ from typing import Any
 
 from wsfp_helpers.common.checkpoints import read_weights
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.detect.base import Detector
+from wsfp_helpers.detect.base import DETECTORS, Detector
 from wsfp_helpers.detect.groundingdino import WHERE, GroundingDino, build_package_model
 from wsfp_helpers.detect.transformers_dino import TransformersDino, build_transformers_model, load_transformers_model
-
-DETECTORS = ("embedded", "groundingdino", "groundingdino-py")
 
 
 def load_detector(

@@ -62,6 +62,12 @@ class Agreement:
         )
 
 
+def check_weights(weights: str) -> None:
+    """Raise :class:`InputError` when ``weights`` is none of :data:`WEIGHTS`."""
+    if weights not in WEIGHTS:
+        raise InputError(f"unknown weights {weights!r}: expected {', '.join(WEIGHTS)}")
+
+
 def export(parsers: Mapping[str, LightParser], path: str | Path, weights: str = "float16") -> Agreement:
     """Write parsers of one trunk as an ONNX file, checked against Python before it takes its place.
 
@@ -79,8 +85,7 @@ def export(parsers: Mapping[str, LightParser], path: str | Path, weights: str = 
             agree; then no file is written.
     """
     onnx, _ = _libraries()
-    if weights not in WEIGHTS:
-        raise InputError(f"unknown weights {weights!r}: expected {', '.join(WEIGHTS)}")
+    check_weights(weights)
     model = onnx_model(parsers)
     if weights != "float32":
         _store(model, weights)
@@ -285,6 +290,7 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
         import onnxscript  # noqa: F401  # torch's exporter needs it
     except ImportError as error:
         raise InputError(
-            f"{error.name} is not installed, which writing and checking ONNX files needs: pip install -e '.[onnx]'"
+            f"{error.name or error} is not installed, which writing and checking ONNX files needs: "
+            f"pip install -e '.[onnx]'"
         ) from error
     return onnx, onnxruntime

@@ -16,7 +16,7 @@ from wsfp_helpers.common.cache import cache_dir, find
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import ASSETS, atomic_path, claim_folder, hold_folder, sha256_of, write_json
 from wsfp_helpers.nets.trunk import load_trunk
-from wsfp_helpers.parsing.export import Agreement, export, metadata
+from wsfp_helpers.parsing.export import Agreement, check_weights, export, metadata
 from wsfp_helpers.parsing.light import LightParser
 from wsfp_helpers.parsing.load import SHIPPED_PARSERS, load_parser
 
@@ -38,6 +38,7 @@ def write_page(out: str | Path, weights: str = "float16") -> Agreement:
         InputError: A package is missing, the runtime could not be fetched or has another hash, or ``out`` holds pages
             of something else.
     """
+    check_weights(weights)
     out, archive = Path(out), fetch_runtime()
     trunk = load_trunk()
     parsers = {name: parser for name in SHIPPED_PARSERS if isinstance(parser := load_parser(name, trunk), LightParser)}

@@ -68,6 +68,7 @@ def evaluate_folders(
             # The first that was stretched says more than one that was only enlarged.
             if example is None or (_stretched(*pair.shapes) and not _stretched(*example[1:])):
                 example = (name, *pair.shapes)
+    _check_scored(matrix, gt)
     scores = scores_of(matrix, len(names), resized, scheme)
     notes = [*scores.notes]
     for what, side in looks.items():
@@ -77,6 +78,11 @@ def evaluate_folders(
         notes.insert(0, f"note: predictions mapped from 19 to 11 classes, mode {mode}{ears}")
     notes += _about_files(example, repainted, scheme)
     return replace(scores, notes=tuple(notes))
+
+
+def _check_scored(matrix: np.ndarray, gt: str | Path) -> None:
+    if not matrix.any():
+        raise InputError(f"every pixel of the label maps of {gt} is 255 (ignored): there is nothing to score")
 
 
 def _about_files(example: tuple | None, repainted: np.ndarray, scheme: Scheme) -> list[str]:
