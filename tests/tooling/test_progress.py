@@ -67,6 +67,15 @@ def test_under_way_the_last_checkpoint_is_asked(run, reported, tmp_path):
     assert progress.report(tmp_path, 6) == reported[1]
 
 
+@pytest.mark.parametrize("line", ["{}", '{"step": 1}', '{"step": "x", "loss": 1}', '{"step": 1, "loss": []}'])
+def test_metrics_that_were_edited_are_named(line, run, tmp_path):
+    for name in ("config.json", CHECKPOINT):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    (tmp_path / "metrics.jsonl").write_text(f"{line}\n")
+    with pytest.raises(InputError, match=r"metrics.jsonl has a line without the numbers step and loss"):
+        progress.report(tmp_path, 6)
+
+
 def test_maps_of_a_checkpoint_say_so(run, tmp_path):
     """Those of the last step are those of the end; without being asked for they are refused."""
     under_way = tmp_path / "run"

@@ -15,9 +15,10 @@ from torch.utils.data import default_collate
 from tqdm.auto import tqdm
 
 from wsfp_helpers.common.checkpoints import load_strictly, read_about
+from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import append_row, atomic_path
 from wsfp_helpers.common.machine import device
-from wsfp_helpers.common.runs import read_metrics
+from wsfp_helpers.common.runs import METRICS, read_metrics
 from wsfp_helpers.data.weak import WeakFaces, uniform_subset
 from wsfp_helpers.labels import COMPONENTS, PROMPTS
 from wsfp_helpers.method.fcam import Fcam, extract
@@ -71,7 +72,7 @@ def report(run: str | Path, images: int = 60) -> dict:
     """
     run, config = Path(run), read_run(run)
     vlm = config.load_vlm().to(device()) if config.train.tcd is not None else None
-    step, model = _newest(run, config, vlm)
+    step, losses, model = _newest(run, config, vlm)
     faces = config.faces("val")
     faces = faces.subset(uniform_subset(len(faces), min(images, len(faces))))
     fcams = list(tqdm(extract(model.vit, faces.weak, config.fcam), "maps", len(faces), leave=False))
@@ -79,7 +80,7 @@ def report(run: str | Path, images: int = 60) -> dict:
     scores = score_pseudo_labels(labels, faces)
     row = {
         "step": step,
-        "loss": float(np.mean([each["loss"] for each in read_metrics(run)[-50:]] or [math.nan])),
+        "loss": float(np.mean(losses[-50:] or [math.nan])),
         "mean_f1": round(scores.mean_f1, 2),
         "f1": {name: round(value, 1) for name, value in scores.per_class.items() if not math.isnan(value)},
         **_ask(model, config, vlm),
@@ -106,17 +107,21 @@ def _step(run: Path) -> int:
     return int(read_about(run / CHECKPOINT, "training state").get("step", -1))
 
 
-def _newest(run: Path, config: Profile, vlm: VisionLanguageModel | None) -> tuple[int, DisFaceRep]:
-    """The step, and the network at it: of the end, else of the last checkpoint."""
+def _newest(run: Path, config: Profile, vlm: VisionLanguageModel | None) -> tuple[int, list[float], DisFaceRep]:
+    """The step, the losses so far, and the network: at the end, else at the last checkpoint."""
     weights, step = newest_weights(run, config.train)
-    if step is None:
-        metrics = read_metrics(run)
-        step = int(metrics[-1]["step"]) if metrics else 0
+    rows = read_metrics(run)
+    try:
+        steps, losses = [int(row["step"]) for row in rows], [float(row["loss"]) for row in rows]
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{run / METRICS} has a line without the numbers step and loss: it was edited; restore it"
+        ) from error
     vit = config.model.empty()
     projector = Projector(vit.cls_token.shape[-1], out=vlm.text(PROMPTS).shape[-1]) if vlm is not None else None
     model = DisFaceRep(vit, projector)
     load_strictly(model, weights, run, "is the folder that of `wsfp train`?")
-    return step, model.to(device()).eval()
+    return max(steps, default=0) if step is None else step, losses, model.to(device()).eval()
 
 
 def _ask(model: DisFaceRep, config: Profile, vlm: VisionLanguageModel | None) -> dict[str, dict]:
