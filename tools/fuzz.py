@@ -7,6 +7,7 @@ usage: python -m tools.fuzz [SECONDS] [--seed N]      60 seconds by default; a f
 import argparse
 import hashlib
 import json
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,13 +24,18 @@ from wsfp_helpers.common.configs import plain, read_config
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import ASSETS, read_json, read_whole_rows
 from wsfp_helpers.common.pictures import picture_size, read_image, read_label_map, write_index_png
+from wsfp_helpers.common.runs import read_metrics
 from wsfp_helpers.data.celebamask import read_mapping, read_partition
-from wsfp_helpers.data.frl import POINTS, read_points
+from wsfp_helpers.data.frl import POINTS, frl_london, read_points
 from wsfp_helpers.data.helen import read_list
+from wsfp_helpers.data.shards import shards
 from wsfp_helpers.detect.boxes import read_boxes
+from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.method.fcam import FcamFolder
 from wsfp_helpers.palette import PALETTE
 from wsfp_helpers.profiles import Profile, profile
+from wsfp_helpers.systems.imported import read_card
+from wsfp_helpers.tooling.resnet38 import read_mxnet
 
 CORPUS = Path(__file__).parents[1] / "tests" / "corpus"
 
@@ -57,6 +63,20 @@ _PICTURES = [_encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP")]
 _BOXES = b"".join((ASSETS / "boxes_synthfaces_val.jsonl").read_bytes().splitlines(keepends=True)[:2])
 _JSON = [b'{"a": [1, 2.5, null, true, "x"], "b": {"c": -1e3}}\n', b'{"step": 1, "loss": 0.5}\n{"step": 2}\n']
 
+_CARD = {
+    "system": "s", "paper": "p", "commit": "c", "weights": "w", "by": "b", "part": "test", "size": [4, 4],
+    "classes": CELEBAMASK.classes,
+}  # fmt: skip
+_MXNET = struct.pack("<QQQIiIqiiifQQ", 0x112, 0, 1, 0xF993FAC9, 0, 1, 1, 1, 0, 0, 2.5, 1, 5) + b"arg:a"
+
+
+def _index(path: Path) -> None:
+    facts = json.dumps({"name": "x", "scheme": "celebamask", "licence": "", "framed": True})
+    places, labels = np.array([[0, 512, 9], [0, 1024, 9]]), np.ones((2, 18), np.uint8)
+    with path.open("wb") as file:
+        np.savez(file, facts=facts, ids=np.array(["a", "b"]), labels=labels, places=places, sizes=[0])
+
+
 READERS: dict[str, tuple[str, Callable[[Path], object], list[bytes]]] = {
     "pictures": ("a.jpg", read_image, _PICTURES),
     "sizes": ("a.jpg", picture_size, _PICTURES),
@@ -74,6 +94,12 @@ READERS: dict[str, tuple[str, Callable[[Path], object], list[bytes]]] = {
     "points": ("a.tem", read_points, [f"{POINTS}\n".encode() + b"1.5\t2.5\n" * POINTS]),
     "lists of Helen": ("a.txt", read_list, [b"1 , 10_1\n2 , 11_2\n"]),
     "mappings": ("a.txt", read_mapping, [b"idx orig_idx orig_file\n0 500 000501.jpg\n"]),
+    "cards": ("card.json", lambda path: read_card(path.parent), [json.dumps(_CARD).encode()]),
+    "metrics": ("metrics.jsonl", lambda path: read_metrics(path.parent), _JSON[1:]),
+    "MXNet files": ("a.params", read_mxnet, [_MXNET]),
+    "shard indexes": ("index.npz", lambda path: shards(path.parent), [_written(_index)]),
+    "tables of FRL London": ("data-raw/london_info.csv", lambda path: frl_london(path.parents[1]), [
+        b"face_id,face_age,face_gender,face_eth\n001,NA,female,white\n002,22.5,male,black\n"]),
     "partitions": ("a.txt", read_partition, [b"000001.jpg 0\n000002.jpg 1\n"]),
 }  # fmt: skip
 """Name of the file, reader and whole files, by what is read."""
@@ -108,6 +134,7 @@ def breaks(name: str, content: bytes) -> Exception | None:
     file, read, _ = READERS[name]
     with TemporaryDirectory() as place:
         path = Path(place, file)
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         try:
             read(path)

@@ -8,6 +8,7 @@ picture, in any order.  There are no label maps in shards, so that stages 1-5 ca
 import json
 import re
 import tarfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -123,7 +124,7 @@ def shards(folder: str | Path) -> Faces:
             raise ValueError("places that are in no shard")
         if len({*ids}) < len(ids) or not all(re.fullmatch(r"[^/\\\0]+", key) for key in ids):
             raise ValueError("ids that are no names of files, or not each its own")
-    except (ValueError, LookupError, TypeError, OSError, EOFError, BadZipFile) as error:
+    except (ValueError, LookupError, TypeError, OSError, EOFError, RuntimeError, zlib.error, BadZipFile) as error:
         raise InputError(
             f"{path} is no index of shards, or not whole: write it again with `wsfp data shard`"
         ) from error

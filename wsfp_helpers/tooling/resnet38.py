@@ -59,7 +59,7 @@ def read_mxnet(path: str | Path) -> dict[str, np.ndarray]:
             names.append(bytes(data[place : place + length]).decode())
             place += length
         return dict(zip(names, arrays, strict=True))
-    except (struct.error, ValueError, KeyError, UnicodeDecodeError, MemoryError) as error:
+    except (struct.error, ValueError, KeyError, OverflowError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} ends in the middle of an array or is damaged ({error}): download it again") from error
