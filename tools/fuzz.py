@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests.bad_inputs import CARD
 from wsfp_helpers.common.checkpoints import read_about, read_weights, save_weights
 from wsfp_helpers.common.configs import plain, read_config
 from wsfp_helpers.common.errors import InputError
@@ -30,7 +31,6 @@ from wsfp_helpers.data.frl import POINTS, frl_london, read_points
 from wsfp_helpers.data.helen import read_list
 from wsfp_helpers.data.shards import shards
 from wsfp_helpers.detect.boxes import read_boxes
-from wsfp_helpers.labels import CELEBAMASK
 from wsfp_helpers.method.fcam import FcamFolder
 from wsfp_helpers.palette import PALETTE
 from wsfp_helpers.profiles import Profile, profile
@@ -63,10 +63,6 @@ _PICTURES = [_encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP")]
 _BOXES = b"".join((ASSETS / "boxes_synthfaces_val.jsonl").read_bytes().splitlines(keepends=True)[:2])
 _JSON = [b'{"a": [1, 2.5, null, true, "x"], "b": {"c": -1e3}}\n', b'{"step": 1, "loss": 0.5}\n{"step": 2}\n']
 
-_CARD = {
-    "system": "s", "paper": "p", "commit": "c", "weights": "w", "by": "b", "part": "test", "size": [4, 4],
-    "classes": CELEBAMASK.classes,
-}  # fmt: skip
 _MXNET = struct.pack("<QQQIiIqiiifQQ", 0x112, 0, 1, 0xF993FAC9, 0, 1, 1, 1, 0, 0, 2.5, 1, 5) + b"arg:a"
 
 
@@ -74,7 +70,7 @@ def _index(path: Path) -> None:
     facts = json.dumps({"name": "x", "scheme": "celebamask", "licence": "", "framed": True})
     places, labels = np.array([[0, 512, 9], [0, 1024, 9]]), np.ones((2, 18), np.uint8)
     with path.open("wb") as file:
-        np.savez(file, facts=facts, ids=np.array(["a", "b"]), labels=labels, places=places, sizes=[0])
+        np.savez(file, facts=facts, ids=np.array(["a", "b"]), labels=labels, places=places, sizes=[2048])
 
 
 READERS: dict[str, tuple[str, Callable[[Path], object], list[bytes]]] = {
@@ -94,7 +90,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object], list[bytes]]] = {
     "points": ("a.tem", read_points, [f"{POINTS}\n".encode() + b"1.5\t2.5\n" * POINTS]),
     "lists of Helen": ("a.txt", read_list, [b"1 , 10_1\n2 , 11_2\n"]),
     "mappings": ("a.txt", read_mapping, [b"idx orig_idx orig_file\n0 500 000501.jpg\n"]),
-    "cards": ("card.json", lambda path: read_card(path.parent), [json.dumps(_CARD).encode()]),
+    "cards": ("card.json", lambda path: read_card(path.parent), [json.dumps(CARD).encode()]),
     "metrics": ("metrics.jsonl", lambda path: read_metrics(path.parent), _JSON[1:]),
     "MXNet files": ("a.params", read_mxnet, [_MXNET]),
     "shard indexes": ("index.npz", lambda path: shards(path.parent), [_written(_index)]),
