@@ -24,7 +24,7 @@ from PIL import Image
 from tools.lab_check import serve
 from tools.scale import soak_stages
 from wsfp_helpers.common.errors import InputError, exit_on_bad_input
-from wsfp_helpers.common.pictures import write_index_png
+from wsfp_helpers.common.files import append_row
 from wsfp_helpers.data.photograph import astronaut
 from wsfp_helpers.parsing import photographs
 
@@ -77,7 +77,8 @@ def soak_parse(count: int, place: Path) -> None:
         person.resize((side, side)).save(place / f"{number}.jpg", quality=92)
         names = [f"{i:05}" for i in range(number, count, 3)]
         under_names(place / f"{number}.jpg", names, place / "photographs")
-    with patch.object(photographs, "write_index_png", watched(write_index_png, "parse", count)):
+    # A row of progress follows the maps of a photograph, of which there are as many as parsers.
+    with patch.object(photographs, "append_row", watched(append_row, "parse", count)):
         photographs.parse_photographs(place / "photographs", place / "parts")
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from tools import soak
-from tools.soak import main, soak_kernels, watched
+from tools.soak import main, soak_kernels, soak_parse, watched
 from wsfp_helpers.common.errors import InputError
 
 
@@ -13,6 +13,14 @@ def test_a_watched_call_is_the_call(capsys):
     twice = watched(lambda x: 2 * x, "twice", 10)
     assert [twice(x) for x in range(10)] == [2 * x for x in range(10)]
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["1", "5", "10"]
+
+
+def test_photographs_are_counted_and_not_their_maps(tmp_path, monkeypatch):
+    lines = []
+    maps = lambda line, **_: lines.append((line.split()[1], len(list(tmp_path.rglob("*.png")))))  # noqa: E731
+    monkeypatch.setattr(soak, "print", maps, raising=False)
+    soak_parse(3, tmp_path)
+    assert lines == [("1", 2), ("2", 4), ("3", 6)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="counts open files as Unix does")
