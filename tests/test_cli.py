@@ -116,6 +116,9 @@ def test_the_installed_command_shows_no_traceback():
     assert done.returncode == 2 and "Traceback" not in done.stderr and "frl-london" in done.stderr
 
 
+@pytest.mark.promise(
+    "kills and faults", "Ctrl-C in a download", "a sentence that says how to go on, exit code 130", "what was whole"
+)
 def test_an_interrupt_is_quiet(monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
@@ -135,6 +138,9 @@ def test_other_errors_are_not_hidden(monkeypatch):
     assert isinstance(wsfp("data", "get", "frl-london").exception, ZeroDivisionError)
 
 
+@pytest.mark.promise(
+    "kills and faults", "a GPU without enough memory", "a sentence with the setting that needs less", "whole files"
+)
 def test_a_gpu_that_is_too_small_is_a_sentence(monkeypatch):
     def too_large():
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. And more")

@@ -154,6 +154,12 @@ def content(folder):
 
 
 @pytest.mark.parametrize("name", STAGES)
+@pytest.mark.promise(
+    "kills and faults",
+    "`kill -9` before any write of any stage",
+    "nothing; the same command goes on to the same bytes",
+    "whole files, the last saved state, and `.part` files, which the next command removes",
+)
 def test_a_killed_stage_goes_on_to_the_same_bytes(base, tmp_path, name):
     def run(out):
         STAGES[name](base, out)
@@ -175,6 +181,12 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(base, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["parser", "system"])
+@pytest.mark.promise(
+    "kills and faults",
+    "`kill -9` after the weights, before the saved state is removed",
+    "nothing",
+    "the next command removes the state",
+)
 def test_a_state_that_outlived_its_training_is_removed(base, tmp_path, name):
     # What a kill leaves between the writing of the weights and this removal.
     shutil.copytree(base / name, tmp_path / "out")
@@ -201,6 +213,12 @@ def run_pipeline(photographs_of):
         photographs.predict_set(config.faces("test").weak, "predict", parser)
 
 
+@pytest.mark.promise(
+    "determinism",
+    "all stages twice, in processes of their own, empty caches, sets in another order",
+    "-",
+    "the same bytes",
+)
 def test_the_whole_pipeline_gives_the_same_bytes_twice(base, tmp_path):
     # In processes of their own, with empty caches, and with sets and dictionaries in another order.
     found = []
@@ -223,6 +241,12 @@ def test_the_whole_pipeline_gives_the_same_bytes_twice(base, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train", "parser", "parse"])
+@pytest.mark.promise(
+    "determinism",
+    "one thread and two: `train`, `parser`, `parse`",
+    "-",
+    "weights within 0.0001 after two steps; the same maps of `parse`",
+)
 def test_two_threads_give_nearly_what_one_gives(base, tmp_path, name):
     torch.set_num_threads(2)
     try:
@@ -241,6 +265,12 @@ def test_two_threads_give_nearly_what_one_gives(base, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", STAGES)
+@pytest.mark.promise(
+    "kills and faults",
+    "a full disk in the middle of a file, in any stage",
+    "a sentence, exit code 2; the same command goes on to the same bytes",
+    "whole files, no `.part`",
+)
 def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(base, tmp_path, name):
     # A limit on the size of files fails as a full disk does: in the middle of a write.
     largest = max(path.stat().st_size for path in (base / name).rglob("*") if path.is_file())
@@ -256,6 +286,12 @@ def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(base, tmp_path, 
 
 
 @pytest.mark.parametrize("name", STAGES)
+@pytest.mark.promise(
+    "two at once",
+    "the same stage twice in one folder",
+    "`... is in use by process ... on ... since ...: wait for its end, ...`, exit code 2",
+    "as the first leaves it",
+)
 def test_a_second_process_in_a_folder_is_refused(base, tmp_path, name):
     folder = tmp_path / "out"
     if name == "system":  # whose run is a folder below
@@ -284,6 +320,12 @@ def worked_by_children():
         ("train --out out", "config.json", signal.SIGINT, 130),
         ("pseudo --fcams maps --out out --workers 2", "*.png", signal.SIGTERM, 143),
     ],
+)
+@pytest.mark.promise(
+    "kills and faults",
+    "Ctrl-C or SIGTERM in `parse`, `fcam`, `train`, `pseudo --workers 2`",
+    "`stopped; what was written is whole, and the same command goes on from there`, exit code 130 or 143",
+    "whole files",
 )
 def test_a_signal_ends_a_command_with_a_sentence(tmp_path, monkeypatch, command, written, number, code):
     monkeypatch.chdir(tmp_path)
@@ -319,6 +361,12 @@ def test_a_signal_ends_a_command_with_a_sentence(tmp_path, monkeypatch, command,
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+@pytest.mark.promise(
+    "kills and faults",
+    "stdout on a full device",
+    "`could not use the output (No space left on device)`, exit code 2",
+    "as it was",
+)
 def test_a_full_output_is_a_sentence():
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -62,6 +62,12 @@ run_stages({out!r})
         ("wsfp_helpers.parsing.photographs", "write_index_png", "maps"),
     ],
 )
+@pytest.mark.promise(
+    "kills and faults",
+    "`kill -9` of two processes under accelerate",
+    "nothing; one process goes on to the same bytes",
+    "the pictures that were whole",
+)
 def test_one_process_goes_on_where_two_were_killed(tmp_path, module, name, folder):
     make_run(tmp_path)
     code = KILLED.format(module=module, name=name, out=str(tmp_path / "several"))
@@ -90,6 +96,12 @@ run_stages({out!r})
 """
 
 
+@pytest.mark.promise(
+    "two at once",
+    "three processes of accelerate on one folder",
+    "nothing; what one alone gives",
+    "every file written by one of them",
+)
 def test_three_processes_write_what_one_writes_and_go_on_from_shares_of_four(tmp_path):
     make_run(tmp_path)
     (tmp_path / "log").mkdir()

@@ -35,6 +35,7 @@ def offline(monkeypatch):
     return tries
 
 
+@pytest.mark.promise("security", "the embedded profile with sockets blocked", "the usual", "the usual")
 def test_an_embedded_run_opens_no_socket(tmp_path, monkeypatch, offline):
     monkeypatch.setattr(Source, "open", lambda self: synthfaces(self.split).subset(range(2)))
     monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "cache"))
@@ -55,6 +56,7 @@ def test_an_embedded_run_opens_no_socket(tmp_path, monkeypatch, offline):
         socket.create_connection(("localhost", 1))  # so that the check can fail
 
 
+@pytest.mark.promise("security", "every place in the code that opens a picture", "-", "names the formats that it takes")
 def test_every_picture_is_opened_in_formats_that_are_named():
     calls = []
     for path in Path(wsfp_helpers.__file__).parent.rglob("*.py"):
@@ -64,6 +66,9 @@ def test_every_picture_is_opened_in_formats_that_are_named():
     assert len(calls) >= 4 and all(named for _, named in calls)
 
 
+@pytest.mark.promise(
+    "security", "archives with `../` or links out", "-", "no archive is unpacked; members are read by names of ours"
+)
 def test_no_archive_is_unpacked():
     # What is read from one is read by a name of ours: a member called ../x or a link cannot be written anywhere.
     unpacking = {"extract", "extractall", "unpack_archive"}
@@ -76,6 +81,12 @@ def test_no_archive_is_unpacked():
         assert not calls & unpacking, path
 
 
+@pytest.mark.promise(
+    "security",
+    "EPS called `.jpg`, which Pillow gives to Ghostscript",
+    "`... cannot be read as an image`",
+    "no program is started",
+)
 def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", pytest.fail)
     monkeypatch.setattr("subprocess.check_call", pytest.fail)
@@ -87,6 +98,7 @@ def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
         read_image(tmp_path / "a.jpg")
 
 
+@pytest.mark.promise("security", "shipped files and their headers", "-", "no path of the machine that made them")
 def test_no_shipped_file_names_a_folder_of_the_machine_that_made_it():
     folder = re.compile(rb"/(?:home|root|work|tmp|Users)/")
     for path in (each for each in ASSETS.rglob("*") if each.suffix != ".zip"):

@@ -53,6 +53,9 @@ def test_state_dicts_of_torch_are_read_however_they_are_wrapped(tmp_path, wrap):
     assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
 
 
+@pytest.mark.promise(
+    "security", "a hostile pickle in place of weights", "a sentence that names the file", "no code runs"
+)
 def test_a_file_cannot_run_code(tmp_path):
     marker = tmp_path / "ran"
 
@@ -276,6 +279,12 @@ def test_counters_must_be_whole_and_weights_must_fit_the_precision():
         ({"optimiser.1.exp_avg_sq": torch.tensor([0.1, -0.1])}, {"step": "3"}),
     ],
     ids=str,
+)
+@pytest.mark.promise(
+    "kills and faults",
+    "a saved state that was edited or is of another training",
+    "a sentence that names the file",
+    "as it was",
 )
 def test_an_impossible_state_is_refused(tmp_path, tensors, header):
     model = torch.nn.Linear(3, 2)

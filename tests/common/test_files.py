@@ -42,6 +42,12 @@ def test_atomic_path_replaces_on_success(tmp_path):
     assert target.read_text() == "two" and no_leftovers(tmp_path)
 
 
+@pytest.mark.promise(
+    "kills and faults",
+    "a power cut between content and name (the order of fsync and rename)",
+    "nothing",
+    "the file whole, or as it was",
+)
 def test_content_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     order, sync, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda file: (order.append(os.fstat(file).st_size), sync(file)))
@@ -52,6 +58,7 @@ def test_content_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.promise("kills and faults", "an error or Ctrl-C while a file is written anew", "the error", "the old file")
 def test_atomic_path_leaves_the_old_file_when_interrupted(tmp_path, stop):
     target = tmp_path / "a.txt"
     target.write_text("old")
@@ -203,12 +210,16 @@ def test_two_processes_cannot_write_one_folder(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.json", "out"]
 
 
+@pytest.mark.promise(
+    "two at once", "one share (`--shard`) twice", "`... is in use by process ...`", "as the first leaves it"
+)
 def test_shares_of_one_folder_are_held_apart(tmp_path):
     with hold_folder(tmp_path, (0, 2)), hold_folder(tmp_path, (1, 2)):
         with pytest.raises(InputError, match="in use"), hold_folder(tmp_path, (1, 2)):
             pass
 
 
+@pytest.mark.promise("two at once", "64 shares that start at once", "nothing; all work", "the shares")
 def test_shares_that_start_together_wait_for_each_other(tmp_path):
     """Of 64 that started at once on a busy machine, 54 were told that the folder was in use."""
     taken = threading.Event()
@@ -227,6 +238,9 @@ def test_shares_that_start_together_wait_for_each_other(tmp_path):
 
 
 @pytest.mark.parametrize(("first", "second"), [((0, 1), (0, 2)), ((0, 2), (0, 1)), ((1, 4), (0, 1))])
+@pytest.mark.promise(
+    "two at once", "a share beside the whole", "`... is in use by process ...`", "as the first leaves it"
+)
 def test_a_share_and_the_whole_keep_each_other_out(tmp_path, first, second):
     with hold_folder(tmp_path, first), atomic_path(tmp_path / "a") as part:
         with pytest.raises(InputError, match=f"in use by process {os.getpid()} on"), hold_folder(tmp_path, second):
@@ -237,6 +251,9 @@ def test_a_share_and_the_whole_keep_each_other_out(tmp_path, first, second):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+@pytest.mark.promise(
+    "two at once", "a command beside one that writes a folder below", "nothing", "what the other is writing stays"
+)
 def test_what_another_process_is_writing_below_a_folder_is_left_alone(tmp_path):
     with hold_folder(tmp_path / "run"), atomic_path(tmp_path / "run" / "a") as part:
         (tmp_path / "sheets").mkdir()
@@ -247,6 +264,9 @@ def test_what_another_process_is_writing_below_a_folder_is_left_alone(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "run", "sheets"]
 
 
+@pytest.mark.promise(
+    "kills and faults", "a disk too full for a lock", "`could not write ... (No space left on device)`", "as it was"
+)
 def test_a_full_disk_leaves_no_lock_behind(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -276,6 +296,12 @@ with hold_folder(sys.argv[1]), atomic_path(sys.argv[1] + "/a") as part:
 """
 
 
+@pytest.mark.promise(
+    "kills and faults",
+    "`kill -9` of a process that holds a folder",
+    "nothing; the folder is free at once",
+    "its lock, and a `.part` file, which the next command removes",
+)
 def test_a_killed_process_frees_its_folder_and_leaves_nothing_half_written(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLDS_AND_WAITS, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]

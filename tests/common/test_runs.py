@@ -54,6 +54,9 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
         runs.start_run(tmp_path / "holiday.jpg", Config())
 
 
+@pytest.mark.promise(
+    "kills and faults", "half a line at the end of `metrics.jsonl`", "nothing", "the half line is dropped"
+)
 def test_a_line_cut_by_a_kill_is_dropped_on_resume(tmp_path):
     folder = runs.start_run(tmp_path / "run", Config())
     runs.append_metrics(folder, {"step": 1, "loss": 0.5})
@@ -72,6 +75,12 @@ def test_of_repeated_steps_the_last_counts(tmp_path):
     assert [row["loss"] for row in runs.read_metrics(folder)] == [3.0, 1.0]
 
 
+@pytest.mark.promise(
+    "kills and faults",
+    "a full disk in the middle of `metrics.jsonl`",
+    "`... (No space left on device)`",
+    "the lines before",
+)
 def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
     folder = runs.start_run(tmp_path / "run", Config())
     runs.append_metrics(folder, {"step": 1})

@@ -107,6 +107,9 @@ def test_label_table_is_computed_once_and_again_when_a_file_changes(tmp_cache, t
     assert cache_dir() == tmp_cache and not list(tmp_path.glob("*.npy"))
 
 
+@pytest.mark.promise(
+    "kills and faults", "Ctrl-C while a set is opened for the first time", "a sentence", "nothing of the label table"
+)
 def test_interrupted_label_table_leaves_nothing(tmp_cache):
     def row(key):
         raise KeyboardInterrupt

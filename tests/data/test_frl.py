@@ -70,6 +70,7 @@ def test_fetch_downloads_every_file_once(nothing_there, server, small_registry):
     assert sorted(server.served) == sorted(small_registry)
 
 
+@pytest.mark.promise("security", "`data get frl-london`", "the licence, before anything is fetched", "-")
 def test_the_licence_is_shown_before_anything_is_fetched(nothing_there, monkeypatch, capsys):
     def downloader(**_):
         assert "CC BY 4.0" in capsys.readouterr().err
@@ -80,6 +81,9 @@ def test_the_licence_is_shown_before_anything_is_fetched(nothing_there, monkeypa
         data_get("frl-london")
 
 
+@pytest.mark.promise(
+    "security", "a download of FRL London with another SHA-256", "a sentence with the file", "not kept"
+)
 def test_wrong_hash_is_refused_and_not_kept(nothing_there, server, small_registry):
     name = list(small_registry)[1]
     server.broken[name] = b"another content"
@@ -89,6 +93,12 @@ def test_wrong_hash_is_refused_and_not_kept(nothing_there, server, small_registr
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), requests.ConnectionError("no route to host")])
+@pytest.mark.promise(
+    "kills and faults",
+    "a break of `data get frl-london`",
+    "a sentence; goes on after the last whole file",
+    "whole files",
+)
 def test_interrupted_download_goes_on_where_it_stopped(nothing_there, server, small_registry, stop):
     first, second, _ = small_registry
     server.broken[second] = stop
@@ -101,6 +111,9 @@ def test_interrupted_download_goes_on_where_it_stopped(nothing_there, server, sm
     assert server.served.count(first) == 1 and len(files(nothing_there)) == 3
 
 
+@pytest.mark.promise(
+    "surroundings", "no network, for a download", "`... (ConnectionError): check the network ...`", "as it was"
+)
 def test_no_network_is_a_sentence(nothing_there, server, small_registry):
     server.broken[next(iter(small_registry))] = requests.ConnectionError("HTTPSConnectionPool(host=..., port=443): ...")
     with pytest.raises(InputError, match=r"\(ConnectionError\): check the network.*WSFP_DATA"):
@@ -117,6 +130,9 @@ def test_a_fault_of_the_disk_is_not_one_of_the_network(tmp_path, server, monkeyp
     assert (tmp_path / "frl_london").read_text() == "old"
 
 
+@pytest.mark.promise(
+    "kills and faults", "a damaged file of FRL London in the cache", "nothing; fetched again", "the file whole"
+)
 def test_damaged_file_in_the_cache_is_fetched_again(nothing_there, server, small_registry):
     folder = frl.fetch_frl_london()
     name = next(iter(small_registry))

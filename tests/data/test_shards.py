@@ -36,6 +36,7 @@ def test_the_same_set_in_any_order(files, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.promise("security", "shards of a set with label maps", "-", "no label map in them")
 def test_there_is_no_label_map_in_shards(files, tmp_path):
     made = write_shards(files.weak, tmp_path / "shards")
     with tarfile.open(shard_path(made, 0)) as tar:

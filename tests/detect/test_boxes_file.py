@@ -62,6 +62,12 @@ def test_records_are_read_when_they_are_asked_for(tmp_path):
         boxes["a"]
 
 
+@pytest.mark.promise(
+    "kills and faults",
+    "half a line at the end of `boxes.jsonl`",
+    "for a reader, after how many pictures `wsfp ccd` goes on",
+    "the half line is made again, the others stay",
+)
 def test_a_killed_run_goes_on(tmp_path):
     path, data, whole = tmp_path / "boxes.jsonl", faces(), tmp_path / "whole.jsonl"
     detect_dataset(data, Counting(), whole, batch=2)
@@ -79,6 +85,7 @@ def test_a_killed_run_goes_on(tmp_path):
     assert again.seen == 7 * len(PHRASES)
 
 
+@pytest.mark.promise("determinism", "detection in shares, and in one piece", "-", "the same `boxes.jsonl`")
 def test_shards_give_the_same_file(tmp_path):
     data, out = faces(), tmp_path / "boxes.jsonl"
     for number in range(3):
@@ -113,6 +120,12 @@ def test_a_gpu_with_little_memory_is_shown_fewer_pictures_at_a_time(tmp_path, ca
         detect_dataset(faces(), Small(0), tmp_path / "none.jsonl")
 
 
+@pytest.mark.promise(
+    "kills and faults",
+    "`--shard` of a killed detection, another number of shares than before",
+    "nothing",
+    "what was detected is kept once",
+)
 def test_shares_of_a_killed_detection_are_gathered_whatever_their_number(tmp_path):
     data, out = faces(), tmp_path / "boxes.jsonl"
     detect_dataset(data, Counting(), tmp_path / "whole.jsonl")

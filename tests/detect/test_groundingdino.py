@@ -329,6 +329,9 @@ def test_weights_of_another_model(model, bert, there, found):
         build_transformers_model(weights, bert, "file.pth", "swint")
 
 
+@pytest.mark.promise(
+    "security", "a hostile pickle in place of Grounding DINO", "a sentence that names the file", "no code runs"
+)
 def test_no_code_is_unpickled(tmp_path, bert):
     class Evil:
         def __reduce__(self):

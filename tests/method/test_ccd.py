@@ -214,6 +214,7 @@ def test_the_draw_is_fair_and_follows_seed_id_and_epoch():
     assert all(draw_components(key, config, 0) == once[key] for key in keys)
 
 
+@pytest.mark.promise("determinism", "the draw of masked components in another process", "-", "the same draw")
 def test_the_draw_is_the_same_in_another_process():
     code = (
         "from wsfp_helpers.method.ccd import *; import json;"

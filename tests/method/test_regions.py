@@ -139,6 +139,7 @@ def test_a_part_that_the_label_lacks_has_no_chance():
         assert probability[data[3][:, k("cloth")] == 0][..., REGIONS.index("cloth")].max() < 1e-6
 
 
+@pytest.mark.promise("determinism", "`regions` twice with one seed", "-", "the same regions")
 def test_the_same_seed_gives_the_same_regions_and_leaves_torchs_alone():
     known = known_of(make())
     torch.manual_seed(5)

@@ -43,6 +43,7 @@ TERMS = {
 }  # fmt: skip
 
 
+@pytest.mark.promise("determinism", "`train` twice with one seed, and with another", "-", "the same weights; others")
 def test_two_runs_with_one_seed_are_identical():
     first, second = (train(tiny_vit(), tiny_faces(), CONFIG, vlm=tiny_vlm()) for _ in range(2))
     other = train(tiny_vit(), tiny_faces(), replace(CONFIG, seed=1), vlm=tiny_vlm())
@@ -101,6 +102,12 @@ train(tiny_vit(), tiny_faces(), CONFIG, Path({run!r}), tiny_vlm(),
 """
 
 
+@pytest.mark.promise(
+    "kills and faults",
+    "`kill -9` between two saved states of `train`",
+    "nothing; goes on from the last state to the same weights and metrics",
+    "the last state",
+)
 def test_resume_after_kill_9_is_bit_identical(tmp_path):
     """The kill comes in the middle of the second epoch, two steps after the last checkpoint."""
     script = KILLED.format(tests=str(TESTS), run=str(tmp_path / "killed"))
@@ -134,6 +141,12 @@ def test_ema_and_accumulation_resume_too(tmp_path):
 
 
 @pytest.mark.parametrize(("augmentation", "workers"), [("jitter", 0), ("mctformer", 0), ("mctformer", 2)])
+@pytest.mark.promise(
+    "kills and faults",
+    "a break of a training with augmentation, then another number of workers",
+    "nothing; the same weights",
+    "the last state",
+)
 def test_augmented_training_resumes_whatever_the_number_of_workers(augmentation, workers, tmp_path):
     config = replace(CONFIG, augmentation=augmentation, save_every=1)
     whole = train(tiny_vit(), tiny_faces(), config, vlm=tiny_vlm())
@@ -144,6 +157,7 @@ def test_augmented_training_resumes_whatever_the_number_of_workers(augmentation,
 
 
 @pytest.mark.parametrize("augmentation", ["jitter", "mctformer"])
+@pytest.mark.promise("determinism", "augmentation of a picture, whatever was drawn before", "-", "the same picture")
 def test_augmentation_depends_on_seed_epoch_and_index_alone(augmentation):
     tiny = tiny_faces(2)
     faces = WeakFaces("twins", tiny.ids, lambda key: tiny.image(0), tiny.labels)
@@ -499,6 +513,9 @@ def test_training_cannot_reach_a_label_map():
     ],
     ids=["synthfaces", "folder", "celebamask"],
 )
+@pytest.mark.promise(
+    "security", "the pictures of a set that training is given", "-", "no label map can be reached from them"
+)
 def test_the_pictures_of_a_set_lead_to_no_label_map(make, tmp_path, tmp_cache):
     faces = make(tmp_path)
     own = {id(thing) for thing in reachable(faces.read_map) if callable(thing)}
@@ -526,6 +543,7 @@ print(peak.most - before, held.features.nbytes)
 """
 
 
+@pytest.mark.promise("memory", "the features of a training set while it is built", "-", "in memory once")
 def test_features_are_held_once_while_a_training_set_is_built():
     # In a process of its own: this one may free the memory of other tests meanwhile.
     done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)

@@ -54,6 +54,9 @@ def test_cached_once_by_content_and_size(tmp_path, monkeypatch):
         features(pictures(1, seed=5), trunk, 1, size=64, folder=tmp_path)
 
 
+@pytest.mark.promise(
+    "kills and faults", "half a file in the cache of features", "nothing; computed again", "the file whole"
+)
 def test_a_damaged_file_is_computed_again(tmp_path):
     trunk, faces = load_trunk(), pictures(1)
     first = features(faces, trunk, len(faces), size=64, folder=tmp_path)

@@ -134,6 +134,7 @@ def test_converted_file_loads_as_an_open_clip_model(huggingface, tmp_path: Path)
     torch.testing.assert_close(open_clip_model(TINY, tmp_path / "flip.pt").encode_image(picture), expected)
 
 
+@pytest.mark.promise("security", "a pickle in place of FLIP", "a sentence that names the file", "only weights are read")
 def test_a_pickled_flip_is_read_as_weights_only(huggingface, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((huggingface[1] / "config.json").read_text())
     torch.save(load_file(huggingface[1] / "model.safetensors"), tmp_path / "pytorch_model.bin")

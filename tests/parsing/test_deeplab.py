@@ -128,6 +128,9 @@ def few_faces():
     return faces, target
 
 
+@pytest.mark.promise(
+    "determinism", "the crops of a parser's training, whatever the number of workers", "-", "the same crops"
+)
 def test_crops_do_not_depend_on_the_workers_and_come_again_after_a_break():
     config = DeepLabConfig(size=24, crop=24, fit=FitConfig(steps=4, batch=2, lr=0.1))
     crops, loaded = (Crops(*few_faces(), replace(config, workers=workers), 3) for workers in (0, 2))

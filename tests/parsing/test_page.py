@@ -114,6 +114,9 @@ def test_a_page_is_written_whole_with_the_hash_of_every_file(runtime, tmp_path, 
         write_page(tmp_path / "other")
 
 
+@pytest.mark.promise(
+    "security", "another ONNX Runtime than the tested one, for `page`", "`... is damaged or another file`", "as it was"
+)
 def test_another_runtime_than_the_tested_one_is_refused(runtime, monkeypatch):
     runtime.write_bytes(b"something else")
     with pytest.raises(InputError, match="is damaged or another file"):
@@ -163,6 +166,9 @@ def written(tmp_path_factory):
 
 @in_a_browser
 @pytest.mark.timeout(1800)
+@pytest.mark.promise(
+    "determinism", "the web page and `wsfp parse` on one photograph", "-", "more than 99 % of pixels alike"
+)
 def test_in_a_browser_nothing_leaves_the_page_and_the_maps_are_those_of_python(written, tmp_path):
     seen = visit(written, tmp_path / "shots", written / "example.jpg")
     assert seen.late == [] and seen.complaints == [] and not seen.wide and seen.threads >= 1

@@ -352,6 +352,9 @@ def test_photographs_that_lie_where_maps_would_be_written_are_refused(tmp_path, 
         parse_photographs(tmp_path / "weak", tmp_path)
 
 
+@pytest.mark.promise(
+    "kills and faults", "a break of `parse`", "nothing; goes on after the last group of four", "whole maps"
+)
 def test_an_interrupted_call_of_both_parsers_goes_on(folder, tmp_path, shipped, monkeypatch):
     monkeypatch.setattr(module, "TOGETHER", 2)
     for k in range(5):
@@ -446,6 +449,12 @@ def test_the_threads_of_an_interrupted_call_end_before_their_next_look(folder, t
     assert len(parser.seen) < 100
 
 
+@pytest.mark.promise(
+    "kills and faults",
+    "photographs that changed after a break of `parse`",
+    "nothing; all are parsed anew",
+    "no map of the old photograph",
+)
 def test_a_call_with_other_photographs_starts_anew_after_a_kill(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TOGETHER", 1)
     for k in range(5):
@@ -557,6 +566,9 @@ def test_an_interrupted_prediction_goes_on_and_another_parsers_folder_is_refused
 
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="the memory of one child is not known")
+@pytest.mark.promise(
+    "memory", "`parse` of a photograph of 100 million pixels", "the usual, below 2 GB", "a map of 100 million pixels"
+)
 def test_a_photograph_of_100_million_pixels_needs_less_than_two_gigabytes(tmp_path):
     photograph(100, 100, (20, 80), (30, 70)).resize((10_000, 10_000)).save(tmp_path / "large.png", compress_level=1)
     command = ["parse", "large.png", "--parser", "weak", "--out", "out"]

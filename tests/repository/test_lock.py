@@ -25,6 +25,7 @@ def pins(file):
     return found
 
 
+@pytest.mark.promise("security", "dependencies of CI", "-", "pinned, each file by its SHA-256")
 def test_the_lock_has_hashes_of_every_pin_and_of_nothing_else():
     wheels, cpu, other, source = (pins(f".ci/{name}.txt") for name in ("wheels", "torch_cpu", "torch", "groundingdino"))
     locked = wheels | cpu | source

@@ -142,6 +142,7 @@ def test_what_is_wrong_with_a_page_is_found(tmp_path):
     ]
 
 
+@pytest.mark.promise("security", "actions of CI", "-", "pinned by SHA")
 def test_actions_are_pinned():
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         for action in re.findall(r"uses: (\S+)", path.read_text()):

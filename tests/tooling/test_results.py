@@ -44,6 +44,7 @@ def test_the_docs_agree_with_their_results_files():
 
 
 @pytest.mark.parametrize("revision", ["0123456789ab", "unknown", "bba083a53bea-dirty"])
+@pytest.mark.promise("security", "a result of an unknown or `-dirty` revision", "a sentence that names it", "-")
 def test_results_that_cannot_be_traced_are_reported(tmp_path, monkeypatch, revision):
     monkeypatch.setattr(results, "revision", lambda: revision)
     write_results("a", "wsfp x", [row("r", "mean_f1", "percent", [1.0])], tmp_path)

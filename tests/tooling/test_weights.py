@@ -105,6 +105,12 @@ def test_a_download_is_placed_where_the_profile_looks(hub, offer, folder):
     assert len(hub.asked) == 1
 
 
+@pytest.mark.promise(
+    "kills and faults",
+    "a break of `weights get`",
+    "a sentence; goes on at the last byte that came",
+    "what came, as `.part`",
+)
 def test_a_download_that_broke_off_goes_on_from_there(hub, offer, folder):
     hub.break_after = 1_200_000
     with pytest.raises(InputError, match=r"could not download .* the same command goes on"):
@@ -118,6 +124,12 @@ def test_a_download_that_broke_off_goes_on_from_there(hub, offer, folder):
 
 
 @pytest.mark.parametrize("tag", ['"two"', None])
+@pytest.mark.promise(
+    "kills and faults",
+    "a file that the hub changed between two parts of a download",
+    "nothing; fetched from its start",
+    "no mixture of both",
+)
 def test_a_file_that_has_changed_meanwhile_is_fetched_from_its_start(hub, offer, folder, tag):
     hub.break_after, hub.tag = 1_200_000, tag and '"one"'
     with pytest.raises(InputError):
@@ -136,6 +148,7 @@ def test_a_process_killed_after_the_last_byte_does_not_stop_the_next(hub, offer,
     assert left(folder) == ["tiny/model.bin"]
 
 
+@pytest.mark.promise("security", "downloaded weights with another SHA-256", "both sums", "not kept")
 def test_another_sum_is_refused_and_nothing_stays(hub, offer, folder):
     hub.content = CONTENT[:-1] + b"x"
     with pytest.raises(InputError, match=f"gave a file with sha256:[0-9a-f]*, expected {SUM}"):
@@ -177,6 +190,7 @@ def test_a_hub_that_is_down_and_a_file_that_is_gone(hub, offer):
         weights.get("tiny")
 
 
+@pytest.mark.promise("kills and faults", "a disk without room for the weights", "how much more it needs", "as it was")
 def test_a_disk_that_is_too_small_is_said_before_anything_is_written(hub, offer, folder, monkeypatch):
     monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: SimpleNamespace(free=2_999_999))
     with pytest.raises(InputError, match="needs 3 MB more"):
@@ -184,12 +198,19 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(hub, offer,
     assert not left(folder)
 
 
+@pytest.mark.promise("two at once", "`weights get` twice", "`... is in use by process ...`", "as the first leaves it")
 def test_two_at_once_are_refused(offer, folder):
     with hold_folder(folder), pytest.raises(InputError, match="is in use by"):
         weights.get("tiny")
 
 
 @pytest.mark.parametrize("answer", ["n\n", None])
+@pytest.mark.promise(
+    "security",
+    "`weights get` without a yes to the licence",
+    "the licence, exit code 2",
+    "as it was; the hub is not asked",
+)
 def test_the_licence_is_shown_first_and_without_a_yes_nothing_is_asked_of_the_hub(hub, offer, folder, answer):
     result = wsfp("get", "tiny", input=answer)
     assert result.exit_code == 2 and "CC0 1.0" in result.stdout and "was not accepted" in result.stderr
