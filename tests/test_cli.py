@@ -110,8 +110,35 @@ def test_help_that_cannot_be_shown_is_a_sentence(command):
     assert done.returncode == 2 and done.stderr.startswith("wsfp: could not use the output (No space")
 
 
+INTERRUPTED = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {name!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from wsfp_helpers.__main__ import main
+main()
+"""
+
+
+@pytest.mark.promise(
+    "kills and faults",
+    "Ctrl-C while a command is still being imported",
+    "`stopped before anything was done`, exit code 130",
+    "as it was",
+)
+@pytest.mark.parametrize("name", ["wsfp_helpers.cli", "typer", "wsfp_helpers.common.errors"])
+def test_an_interrupt_while_the_command_line_is_imported_is_quiet(name):
+    command = [sys.executable, "-c", INTERRUPTED.format(name=name), "profile"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert (done.returncode, done.stderr) == (130, "wsfp: stopped before anything was done\n")
+
+
 def test_the_installed_command_shows_no_traceback():
-    command = [sys.executable, "-c", "from wsfp_helpers.cli import app; app()", "data", "get", "frl-berlin"]
+    command = [sys.executable, "-m", "wsfp_helpers", "data", "get", "frl-berlin"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr and "frl-london" in done.stderr
 

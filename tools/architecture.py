@@ -23,9 +23,9 @@ LAYERS = (
 def modules() -> dict[str, set[str]]:
     """Every module of the package, and the modules of the package that it imports, anywhere in its code.
 
-    Programs among the assets are data: nothing imports them.
+    Programs, which nothing imports, are left out: ``__main__``, and those among the assets.
     """
-    files = [path for path in sorted(PACKAGE.rglob("*.py")) if "assets" not in path.parts]
+    files = [path for path in sorted(PACKAGE.rglob("*.py")) if not {"assets", "__main__.py"} & {*path.parts}]
     paths = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
     names = {name.removesuffix(".__init__") for name in paths.values()}
     found: dict[str, set[str]] = {}
