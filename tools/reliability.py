@@ -15,7 +15,7 @@ from tests.bad_inputs import CASES, Case, Outcome, run
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
-TABLES = ("kills and faults", "two at once", "determinism", "surroundings", "security", "memory")
+TABLES = ("kills and faults", "two at once", "determinism", "surroundings", "security", "memory", "data sets")
 PROMISES = "<!-- promises: written by python -m tools.reliability -->\n"
 BAD_INPUTS = """
 ## Bad inputs

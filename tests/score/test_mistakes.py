@@ -51,6 +51,7 @@ def test_each_mistake_is_named_and_only_that(faces, mistake, scheme):
         assert len(found) == (mistake is not None) and all(mistake in text for text in found)
 
 
+@pytest.mark.promise("data sets", "mirrored maps whose classes were exchanged", "nothing", "-")
 def test_mirrored_maps_with_exchanged_classes_are_right(faces):
     assert mistakes_of(flip_label_map(each) for each in faces) == []
 
@@ -64,6 +65,12 @@ def test_noise_empty_maps_and_few_maps_tell_nothing():
 
 @pytest.mark.parametrize("side", ["pred", "gt"])
 @pytest.mark.parametrize("mistake", [EXCHANGED, MIRRORED, ORDER, None])
+@pytest.mark.promise(
+    "data sets",
+    "`evaluate` of maps with sides exchanged, mirrored alone, or in the other order of the 19 classes",
+    "a warning that names folder, mistake and evidence",
+    "the scores",
+)
 def test_evaluate_names_the_folder_with_the_mistake(faces, tmp_path, side, mistake):
     for folder in ("pred", "gt"):
         maps = wrong(faces, mistake, CELEBAMASK) if folder == side else faces
@@ -75,6 +82,12 @@ def test_evaluate_names_the_folder_with_the_mistake(faces, tmp_path, side, mista
 
 
 @pytest.mark.parametrize("mistake", [EXCHANGED, MIRRORED, ORDER, None])
+@pytest.mark.promise(
+    "data sets",
+    "`data verify` of maps with sides exchanged, mirrored alone, or in the other order of the 19 classes",
+    "a fault that names the mistake",
+    "as it was",
+)
 def test_verify_names_the_mistake(faces, tmp_path, mistake):
     for i, label_map in enumerate(wrong(faces, mistake, CELEBAMASK)):
         save(np.full((*label_map.shape, 3), i, np.uint8), tmp_path / "images" / f"{i}.png")

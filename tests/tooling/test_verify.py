@@ -65,6 +65,9 @@ def test_small_celebamask_has_only_wrong_counts(tmp_path, merged):
     assert report.counts["pictures of the train split"] == 2 and report.counts["pictures"] == 4
 
 
+@pytest.mark.promise(
+    "data sets", "`data verify` of a folder with ten faults", "each of them, with its file", "as it was"
+)
 def test_every_fault_of_a_folder_is_found_at_once(tmp_path):
     root = make_folder(tmp_path)
     size = (40, 30)
@@ -93,6 +96,9 @@ def test_every_fault_of_a_folder_is_found_at_once(tmp_path):
     assert f"faults found: {len(report.faults)}" in str(report)
 
 
+@pytest.mark.promise(
+    "data sets", "`data verify` of CelebAMask-HQ with ten faults", "each of them, with its file", "as it was"
+)
 def test_every_fault_of_celebamask_is_found_at_once(tmp_path):
     root = make_celebamask(tmp_path)
     parts = root / "CelebAMask-HQ-mask-anno"
@@ -137,6 +143,7 @@ def test_id_in_two_splits_of_lapa_and_a_missing_split(tmp_path):
     assert kinds(verify(root)) == ["duplicate id", "duplicate picture", "lists", "missing"]
 
 
+@pytest.mark.promise("data sets", "`data verify` of FRL London with a damaged file", "the file", "as it was")
 def test_files_of_frl_london_are_held_against_the_registry(tmp_path):
     name = next(iter(frl.registry()))
     path = tmp_path / name
