@@ -156,7 +156,7 @@ def content(folder):
 @pytest.mark.parametrize("name", STAGES)
 @pytest.mark.promise(
     "kills and faults",
-    "`kill -9` before any write of any stage",
+    "`kill -9` before a write, in each stage",
     "nothing; the same command goes on to the same bytes",
     "whole files, the last saved state, and `.part` files, which the next command removes",
 )
