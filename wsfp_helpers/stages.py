@@ -21,6 +21,7 @@ from wsfp_helpers.common.configs import check_range, key_of, read_config
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import (
     ASSETS,
+    CONFIG,
     atomic_path,
     claim_folder,
     existing,
@@ -32,7 +33,7 @@ from wsfp_helpers.common.files import (
 )
 from wsfp_helpers.common.machine import device
 from wsfp_helpers.common.pictures import write_index_png
-from wsfp_helpers.common.runs import CONFIG, start_run
+from wsfp_helpers.common.runs import start_run
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import Detector

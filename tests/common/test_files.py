@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,8 +25,10 @@ from wsfp_helpers.common.files import (
     read_json,
     read_rows,
     read_whole_rows,
+    temporary_folder,
     write_json,
 )
+from wsfp_helpers.common.runs import start_run
 
 
 def no_leftovers(folder):
@@ -99,7 +103,7 @@ def test_a_relative_path_that_cannot_be_written_is_a_sentence(tmp_path, monkeypa
     assert Path("file").read_text() == "old" and sorted(os.listdir()) == ["file", "folder"]
 
 
-@pytest.mark.parametrize("call", [(Path, "mkdir"), (files.tempfile, "mkstemp"), (os, "replace")])
+@pytest.mark.parametrize("call", [(Path, "mkdir"), (os, "open"), (os, "replace")])
 def test_a_folder_without_permission_is_a_sentence(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
 
@@ -315,6 +319,85 @@ def test_a_killed_process_frees_its_folder_and_leaves_nothing_half_written(tmp_p
     with hold_folder(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [".theirs.part"]
+
+
+WRITES_AND_IS_KILLED = """
+import os, signal, sys
+from wsfp_helpers.common.files import atomic_path
+with atomic_path(sys.argv[1]) as part:
+    part.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_kills_leave_beside_a_file_does_not_add_up(tmp_path):
+    target = tmp_path / "a.json"
+    for _ in range(2):
+        call = [sys.executable, "-c", WRITES_AND_IS_KILLED, target]
+        assert subprocess.run(call, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+        assert len(list(tmp_path.iterdir())) == 1
+    with atomic_path(target) as part:
+        assert part.read_bytes() == b""
+        part.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"] and target.read_text() == "whole"
+
+
+def test_two_that_write_one_file_at_once_do_not_meet(tmp_path):
+    target = tmp_path / "a"
+    with atomic_path(target) as first, atomic_path(target) as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert first.read_text() == "first"
+    assert target.read_text() == "first" and os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("plant", ["symlink_to", "hardlink_to"])
+def test_a_link_in_place_of_a_temporary_file_is_not_written_through(tmp_path, plant):
+    (tmp_path / "theirs").write_text("theirs")
+    with atomic_path(tmp_path / "a") as part:
+        pass
+    getattr(part, plant)(tmp_path / "theirs")
+    write_json(tmp_path / "a", {})
+    assert (tmp_path / "theirs").read_text() == "theirs" and read_json(tmp_path / "a") == {}
+
+
+def test_a_folder_that_a_killed_process_was_filling_is_removed(tmp_path):
+    with temporary_folder(tmp_path) as place:
+        (place / "deep").mkdir()
+        (place / "deep" / "a").write_text("half")
+        shutil.copytree(place, place.with_name(".wsfp-2.part"))
+    assert [path.name for path in tmp_path.iterdir()] == [".wsfp-2.part"]
+    with hold_folder(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("claim", [lambda folder: start_run(folder, {}), lambda folder: claim_folder(folder, {}, "maps", "*.png")])
+def test_bad_input_gives_a_claimed_folder_back(tmp_path, claim):
+    folder = tmp_path / "out"
+    with pytest.raises(InputError, match="bad"), hold_folder(folder):
+        claim(folder)
+        raise InputError("bad")
+    assert not folder.exists()
+    with hold_folder(folder):
+        claim(folder)
+    before = sorted(os.listdir(folder))
+    with pytest.raises(InputError, match="bad"), hold_folder(folder):
+        raise InputError("bad")
+    assert sorted(os.listdir(folder)) == before and len(before) == 1
+    with pytest.raises(InputError, match="bad"), hold_folder(tmp_path / "other"):
+        claim(tmp_path / "other")
+        write_json(tmp_path / "other" / "a.json", {})
+        raise InputError("bad")
+    assert len(os.listdir(tmp_path / "other")) == 2
+
+
+def test_half_a_line_is_cut_off_before_the_next(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    for left in ("", '{"a"', '{"a": 1}\n', '{"a": 1}\n{"a"'):
+        path.write_text(left)
+        append_row(path, {"b": 2})
+        assert read_whole_rows(path, "rows") == [{"a": 1}] * (":" in left) + [{"b": 2}]
 
 
 def test_a_folder_that_nothing_was_written_to_does_not_stay(tmp_path):

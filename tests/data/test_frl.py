@@ -124,7 +124,7 @@ def test_no_network_is_a_sentence(nothing_there, server, small_registry):
 def test_a_fault_of_the_disk_is_not_one_of_the_network(tmp_path, server, monkeypatch):
     (tmp_path / "frl_london").write_text("old")
     monkeypatch.setenv("WSFP_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"could not write .* to .*frl_london .*WSFP_CACHE") as error:
+    with pytest.raises(InputError, match=r"could not write .*frl_london \(.*\): .*WSFP_CACHE") as error:
         frl.fetch_frl_london()
     assert "network" not in str(error.value) and "\n" not in str(error.value)
     assert (tmp_path / "frl_london").read_text() == "old"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -138,6 +139,37 @@ def test_a_file_that_has_changed_meanwhile_is_fetched_from_its_start(hub, offer,
     offer(f"sha256:{hashlib.sha256(CONTENT[::-1]).hexdigest()}")
     weights.get("tiny")
     assert (folder / "tiny" / "model.bin").read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize("call", ["open", "write_text"])
+def test_a_file_that_changed_is_not_mixed_with_the_old_one_by_a_kill(hub, offer, folder, monkeypatch, call):
+    whole = Path.open
+
+    def killed(path, mode="r", *more, **named):
+        if call == "write_text" or mode == "wb":
+            raise KeyboardInterrupt
+        return whole(path, mode, *more, **named)
+
+    hub.break_after = 1_200_000
+    with pytest.raises(InputError):
+        weights.get("tiny")
+    hub.tag, hub.content = '"two"', CONTENT[::-1]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, call, killed)
+        with pytest.raises(KeyboardInterrupt):
+            weights._download(hub.url, folder / "tiny" / "model.bin.part", None)
+    hub.break_after = None
+    offer(f"sha256:{hashlib.sha256(CONTENT[::-1]).hexdigest()}")
+    weights.get("tiny")
+    assert (folder / "tiny" / "model.bin").read_bytes() == CONTENT[::-1]
+
+
+def test_half_a_row_of_sums_does_not_stop_the_next(hub, offer, folder):
+    offer(None)
+    folder.mkdir()
+    (folder / weights.SUMS).write_text('{"place": "weig')
+    weights.get("tiny")
+    assert json.loads((folder / weights.SUMS).read_text())["sum"] == SUM
 
 
 def test_a_process_killed_after_the_last_byte_does_not_stop_the_next(hub, offer, folder):

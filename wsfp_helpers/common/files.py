@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,6 +29,8 @@ COURSE = _CLONE if (_CLONE / "pyproject.toml").exists() else ASSETS.with_name("c
 """The folder of ``notebooks/`` and ``docs/``: the clone, or the copy that a wheel brings along."""
 SETTINGS = "settings.json"
 """The file that says of which settings the files of a folder are."""
+CONFIG = "config.json"
+"""The file that says of which run a folder is."""
 LOCK = ".wsfp.lock"
 """The file that says which process is writing in a folder."""
 ESCAPE = "backslashreplace"
@@ -38,38 +42,75 @@ _TEMPORARY = (".wsfp-", ".part")
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; move it there on success, remove it on any failure.
+    """Yield a temporary path beside ``path``; move it there on success, remove it on any failure, and new folders too.
 
-    Its content is on disk before it gets the name, so after a power cut, too, the file is whole or as it was.
+    Its content is on disk before it gets the name, so after a power cut, too, the file is whole or as it was.  What a
+    kill leaves is taken up when the same ``path`` is written again, or removed by :func:`hold_folder`.
 
     Raises :class:`InputError` when the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary = None
+    temporary, lock, placed = None, None, False
+    made: list[Path] = []
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OSError(errno.EINVAL, "it is no file")  # but a device or a pipe, which a file would replace
         path = Path(os.path.realpath(path)) if path.is_symlink() else path
+        made = [each for each in path.parents if not each.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(_TEMPORARY[1], _TEMPORARY[0], path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary, lock = _take_temporary(path)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
+        placed = True
     except OSError as error:
         # Before there is a temporary file the error is ours; then unless it names another file.
-        if temporary is None or error.filename is None or str(error.filename) == name:
+        if temporary is None or error.filename is None or str(error.filename) == str(temporary):
             why = error.strerror or str(error)
             raise InputError(
                 f"could not write {path} ({why}): it is as it was; free space or choose another place"
             ) from error
         raise
     finally:
-        if temporary is not None:
+        if temporary is not None and not placed:  # else another process may have the name by now
             temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+        if not placed:
+            _remove_empty(made)
+
+
+def _take_temporary(path: Path) -> tuple[Path, int | None]:
+    """An empty file beside ``path``, and what to close when it is done with.
+
+    Its name follows from that of ``path``, so that what killed processes leave is used again and does not add up; it is
+    another one where a living process has that file.
+    """
+    temporary = path.with_name(hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16].join(_TEMPORARY)).absolute()
+    with ExitStack() as opened, suppress(OSError, ImportError):
+        import fcntl  # which Windows does not have
+
+        lock = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        opened.callback(os.close, lock)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(lock)
+        ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
+        if ours and os.path.samestat(found, temporary.stat()):  # not renamed since it was opened
+            os.ftruncate(lock, 0)
+            opened.pop_all()
+            return temporary, lock
+    handle, name = tempfile.mkstemp(_TEMPORARY[1], _TEMPORARY[0], path.parent)
+    os.close(handle)
+    return Path(name), None
+
+
+@contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """A new folder in ``folder``, which is held: removed at the end, or after a kill by who holds ``folder`` next."""
+    with tempfile.TemporaryDirectory(_TEMPORARY[1], _TEMPORARY[0], folder) as place:
+        yield Path(place)
 
 
 def write_json(path: str | Path, content: object) -> None:
@@ -97,8 +138,12 @@ def read_json(path: str | Path) -> Any:
 
 
 def append_row(path: str | Path, row: object) -> None:
-    """Add ``row`` to a file of JSON lines, on disk when this returns; raises :class:`InputError` when it cannot be."""
+    """Add ``row`` to a file of JSON lines, on disk when this returns; raises :class:`InputError` when it cannot be.
+
+    Half a line at the end, which a kill leaves, is cut off.
+    """
     path, line = Path(path), json.dumps(row, ensure_ascii=False) + "\n"
+    cut_half_row(path)
     size = path.stat().st_size if path.exists() else 0
     try:
         with path.open("a", encoding="utf-8", errors=ESCAPE) as file:
@@ -115,7 +160,13 @@ def append_row(path: str | Path, row: object) -> None:
 
 def cut_half_row(path: Path) -> None:
     """Cut off half a line at the end of a file of JSON lines, if it is there, so that rows can be added."""
-    if path.exists():
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        whole = file.read() in (b"", b"\n")
+    if not whole:
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
@@ -177,7 +228,7 @@ def hold_folder(folder: str | Path, share: tuple[int, int] = (0, 1)) -> Iterator
 
     The lock is the operating system's and ends with the process, however that ends.  ``share=(i, n)`` keeps out who
     does the whole and who does the same i-th of n shares, not who does another.  What a killed process was about to
-    write there is removed.
+    write there is removed, and after an :class:`InputError` so is the claim on a folder that got nothing else.
 
     Raises:
         InputError: Another process has the folder (its host, number, command and start are said), or it cannot be
@@ -197,6 +248,7 @@ def hold_folder(folder: str | Path, share: tuple[int, int] = (0, 1)) -> Iterator
                 with _locked(other):
                     pass
             _remove_parts(folder)
+            held.enter_context(_unclaimed_on_bad_input(folder))
         else:
             with _locked(folder / LOCK, passing=True):
                 held.enter_context(_locked(folder / _SHARE.format(number, count)))
@@ -251,7 +303,24 @@ def _remove_parts(folder: Path) -> None:
     """Remove what a killed process was about to write in ``folder``, and in those below that nobody else holds."""
     below = [each for each in folder.iterdir() if each.is_dir() and not any(each.glob(".wsfp*.lock"))]
     for part in [part for each in (folder, *below) for part in each.glob("*".join(_TEMPORARY))]:
-        part.unlink(missing_ok=True)
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _unclaimed_on_bad_input(folder: Path) -> Iterator[None]:
+    # Some bad input is met only after the folder was claimed, and mended, say another label map, it is another claim.
+    before = {*folder.iterdir()}
+    try:
+        yield
+    except InputError:
+        new = {*folder.iterdir()} - before
+        if {path.name for path in new} <= {SETTINGS, CONFIG}:
+            for path in new:
+                path.unlink()
+        raise
 
 
 def _remove_empty(folders: list[Path]) -> None:

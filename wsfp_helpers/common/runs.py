@@ -12,17 +12,16 @@ import torch
 
 from wsfp_helpers.common.configs import differences, plain
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import LOCK, append_row, cut_half_row, read_json, read_whole_rows, write_json
+from wsfp_helpers.common.files import CONFIG, LOCK, append_row, read_json, read_whole_rows, write_json
 from wsfp_helpers.common.machine import machine, revision, versions
 
-CONFIG, METRICS = "config.json", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 
 
 def start_run(folder: str | Path, config: object, seed: int = 0) -> Path:
     """Make ``folder`` the directory of a run of ``config`` (a dataclass or mapping), or find that it is already.
 
-    Writes ``config.json`` with seed, versions, revision, machine, threads and date; a half-written last line that a
-    kill left in ``metrics.jsonl`` is cut off.
+    Writes ``config.json`` with seed, versions, revision, machine, threads and date.
 
     Raises:
         InputError: The folder holds another run (the first difference is named), or files but no run.
@@ -38,7 +37,6 @@ def start_run(folder: str | Path, config: object, seed: int = 0) -> Path:
                 f"{folder} holds a run with {key} = {old!r}, this one has {new!r}: choose another folder, or remove "
                 f"this one to start again"
             )
-        cut_half_row(folder / METRICS)
         return folder
     if folder.exists() and (not folder.is_dir() or any(each.name != LOCK for each in folder.iterdir())):
         raise InputError(f"{folder} exists and is not the folder of a run (it has no {CONFIG}): choose another folder")

@@ -14,7 +14,6 @@ say nothing, or something is in front of the part, the map is 255 (ignored) and 
 
 import csv
 from collections.abc import Collection
-from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from tqdm.auto import tqdm
 
 from wsfp_helpers.common.cache import cache_dir, data_dirs
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import ASSETS, existing, existing_file
+from wsfp_helpers.common.files import ASSETS, atomic_path, existing, existing_file, hold_folder, sha256_of
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.folder import PictureFiles
 from wsfp_helpers.data.weak import WeakFaces
@@ -117,30 +116,35 @@ def find_frl_london() -> Path | None:
 def fetch_frl_london() -> Path:
     """Download the 206 files (38 MB) to the cache, each checked against its SHA-256; returns the folder.
 
-    Files already there are kept, so an interrupted download goes on.  Raises :class:`InputError` without network, and
-    when the cache cannot be written.
+    Files already there are kept, so an interrupted download goes on.  Raises :class:`InputError` without network, when
+    the cache cannot be written, and while another process is fetching.
     """
     folder = cache_dir() / "frl_london"
-    store = pooch.create(path=folder, base_url=URL, registry=registry())
     try:
-        for name in tqdm(store.registry, desc="FRL London", unit="file"):
-            store.fetch(name, downloader=pooch.HTTPDownloader(timeout=60))
-    except (requests.RequestException, ValueError) as error:  # pooch raises ValueError for another SHA-256
-        why = "another SHA-256" if isinstance(error, ValueError) else type(error).__name__
+        with hold_folder(folder):
+            for name, digest in tqdm(registry().items(), desc="FRL London", unit="file"):
+                _fetch(name, digest, folder / name)
+    except InputError as error:
+        raise InputError(f"{error} for the cache, which WSFP_CACHE names") from error
+    except ValueError as error:
         raise InputError(
-            f"could not download {name} of FRL London from {URL} ({why}): check the network and run the command "
+            f"could not download {name} of FRL London from {URL} ({error}): check the network and run the command "
             f"again, or set WSFP_DATA to a folder that holds frl_london/"
         ) from error
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise InputError(
-            f"could not write {name} of FRL London to {folder} ({why}): free space, or set WSFP_CACHE to another folder"
-        ) from error
-    finally:
-        with suppress(OSError):  # a folder that holds files stays
-            for parent in Path(name).parents:
-                (folder / parent).rmdir()
     return folder
+
+
+def _fetch(name: str, digest: str, path: Path) -> None:
+    """Download a file that is not there, or another one; raises :class:`ValueError` when it does not arrive."""
+    if path.is_file() and sha256_of(path) == digest:
+        return
+    with atomic_path(path) as part:
+        try:
+            pooch.HTTPDownloader(timeout=60)(URL + name, str(part), None)
+        except requests.RequestException as error:  # an OSError, but not of the disk
+            raise ValueError(type(error).__name__) from error
+        if sha256_of(part) != digest:
+            raise ValueError("another SHA-256")
 
 
 @cache

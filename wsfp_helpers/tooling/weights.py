@@ -4,6 +4,7 @@ A file is bytes with a sum: no code of a hub is run.  pooch, which fetches FRL L
 broke off; these files are large, so this does.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -208,15 +209,17 @@ def _fetch(file: File, path: Path, sums: Path, say: Callable[[str], None]) -> No
     if file.sum is None and file.place not in _kept_sums(sums):
         append_row(sums, {"place": file.place, "sum": found})
         say(f"no sum of {path.name} is published: kept {found} in {sums}")
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
     part.rename(path)
 
 
 def _download(url: str, part: Path, expected: str | None) -> str | None:
     """Fetch a file, or what is missing of it; returns ``expected``, or the sum that Hugging Face states for it."""
     headers, have = {"Accept-Encoding": "identity"}, 0
-    if part.exists() and _tag(part).exists():
+    if part.exists() and _tag(part).exists() and (tag := _tag(part).read_text()):
         have = part.stat().st_size
-        headers |= {"Range": f"bytes={have}-", "If-Range": _tag(part).read_text()}  # from the start if it has changed
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag}  # from the start if it has changed
     with requests.get(url, headers=headers, stream=True, timeout=60) as answer:
         if answer.status_code == requests.codes.range_not_satisfiable:  # killed between the last byte and the check
             part.unlink()
@@ -229,10 +232,10 @@ def _download(url: str, part: Path, expected: str | None) -> str | None:
                 f"{url} needs {size / 1e6:,.0f} MB more, and {part.parent} has {free / 1e6:,.0f} MB free: free space, "
                 f"or set WSFP_DATA to another folder"
             )
-        if tag := answer.headers.get("ETag"):
-            _tag(part).write_text(tag)
         bar = tqdm(desc=part.stem, total=have + size, initial=have, unit="B", unit_scale=True, leave=False)
         with part.open("ab" if have else "wb") as out, bar:
+            if not have:  # only now, when there are no bytes of an older file that this could be taken for the tag of
+                _tag(part).write_text(answer.headers.get("ETag", ""))
             for chunk in answer.iter_content(2**20):
                 out.write(chunk)
                 bar.update(len(chunk))
