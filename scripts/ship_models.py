@@ -3,10 +3,11 @@
 usage: python scripts/ship_models.py fcam|systems [--seed 0]      trains what the tables have not trained yet
        python scripts/ship_models.py parser [--seed 0]            a light parser of the pseudo labels of fcam_full
        python scripts/ship_models.py scores [--results FOLDER]    of that parser: parser_plain.json and its page
+
+What was trained is kept in the cache, and a training that was killed goes on from its last saved state.
 """
 
 import argparse
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.checkpoints import read_weights, save_weights
 from wsfp_helpers.common.configs import key_of
 from wsfp_helpers.common.errors import exit_on_bad_input
-from wsfp_helpers.common.files import ASSETS, sha256_of
+from wsfp_helpers.common.files import ASSETS, atomic_path, sha256_of
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.method.fcam import extract
 from wsfp_helpers.method.pseudo import pseudo_label
@@ -61,7 +62,9 @@ def ship_parser(seed: int) -> None:
         "command": f"python scripts/ship_models.py parser --seed {seed}",
     }
     folder = cache_dir() / "parsers" / f"plain-{key_of({'parser': config.parser, **facts})}"
-    shutil.copyfile(train_parser(config.parser, faces, labels.__getitem__, folder, facts, seed), PLAIN)
+    trained = train_parser(config.parser, faces, labels.__getitem__, folder, facts, seed)
+    with atomic_path(PLAIN) as part:
+        part.write_bytes(trained.read_bytes())
     print(f"{PLAIN.name}: {PLAIN.stat().st_size / 1e6:.1f} MB")
 
 

@@ -4,11 +4,15 @@ usage: python -m scripts.train_dense_vlm [--steps N] [--seed 0] [--out wsfp_help
 
 A small ViT behind the frozen trunk learns from what mini_flip learns from: faces and close-ups of SynthFaces-19
 celeb/pretrain, partly faded or covered, with captions that name the parts in sight.
+
+A training that was killed goes on from its last saved state, which is in the cache, to the same weights; its pictures
+are drawn again.
 """
 
 import argparse
 import platform
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -19,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from scripts.train_mini_vlm import CONTEXT, one_sided, sigmoid_loss, split_identities, spread_loss, truth
+from scripts.train_mini_vlm import CONTEXT, one_sided, resumable, sigmoid_loss, split_identities, spread_loss, truth
 from scripts.vlm_pictures import CANONICAL, PARTS, OutlinedFaces, vocabulary, write_captions
 from wsfp_helpers.common.checkpoints import save_weights
 from wsfp_helpers.common.errors import exit_on_bad_input
@@ -51,9 +55,15 @@ def pool_of(faces: OutlinedFaces, count: int, seed: int, trunk: Trunk) -> tuple[
 
 
 def train(
-    clip: nn.Module, tokenizer: WordTokenizer, faces: OutlinedFaces, pool: tuple[Tensor, Tensor], steps: int, seed: int
-) -> nn.Module:
-    """The averaged model after ``steps`` steps."""
+    clip: nn.Module,
+    tokenizer: WordTokenizer,
+    faces: OutlinedFaces,
+    pool: tuple[Tensor, Tensor],
+    steps: int,
+    seed: int,
+    save: Callable[[nn.Module, float], None],
+) -> None:
+    """``steps`` steps; at the end ``save`` gets the averaged model and the minutes that they took."""
     model = DenseModel(
         VisionLanguageModel(NAME, clip, tokenizer, SIZE, (0,) * 3, (1,) * 3), SIZE, BACKGROUND, load_trunk()
     )
@@ -68,8 +78,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.1)
     average = AveragedModel(clip, multi_avg_fn=get_ema_multi_avg_fn(0.99))
     canonical, classes = tokenizer(CANONICAL), len(PARTS)
-    bar = tqdm(range(steps), desc=NAME, mininterval=5)
-    for _ in bar:
+    for step, bar in resumable(NAME, {"clip": clip, "average": average}, optimiser, schedule, rng, steps, seed):
         index = torch.randint(len(pool[0]), (BATCH,), generator=rng)
         state = pool[1][index]
         captions, named = write_captions(rng, state, faces)
@@ -87,7 +96,8 @@ def train(
         schedule.step()
         average.update_parameters(clip)
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    return average.module
+        if step == steps:
+            save(average.module, bar.format_dict["elapsed"] / 60)
 
 
 @torch.no_grad()
@@ -168,27 +178,33 @@ def main() -> None:
     with torch.no_grad():  # words, not the start and end marks, decide where a text lies; sides weigh most
         clip.token_embedding.weight[-2:] = 0
         clip.token_embedding.weight[[words.index(side) + 1 for side in ("left", "right")]] *= 4
-    clip = train(clip, tokenizer, training, pool_of(training, POOL, args.seed, trunk), args.steps, args.seed)
-    halved = {key: v.half() if v.is_floating_point() else v for key, v in clip.state_dict().items()}
-    clip.load_state_dict(halved)
-    model = DenseModel(VisionLanguageModel(NAME, clip, tokenizer, SIZE, (0,) * 3, (1,) * 3), 320, BACKGROUND, trunk)
-    numbers = evaluate(model, pool_of(held_out, 640, 12345, trunk), held_out)
-    save_weights(args.out / f"{NAME}.safetensors", halved)
-    picture = dict(mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD)
-    write_json(args.out / f"{NAME}.json", dict(model_cfg=config, preprocess_cfg=picture, words=words))
-    rows = zip(CELEBAMASK.components, numbers["auc"], numbers["point"], strict=True)
-    with atomic_path(args.out / f"{NAME}.md") as part:
-        part.write_text(
-            CARD.format(
-                name=NAME, parameters=sum(p.numel() for p in clip.parameters()) / 1e6, pool=POOL,
-                train=len(training.images), held=len(held_out.images), steps=args.steps, seed=args.seed,
-                minutes=(time.monotonic() - started) / 60, torch=torch.__version__, date=date.today(),
-                machine=f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)",
-                sides=", ".join(f"{key} {value:.3f}" for key, value in numbers["sides"].items()),
-                table="\n".join(f"| {name} | {auc:.3f} | {point:.2f} |" for name, auc, point in rows),
-            ),
-            encoding="utf-8",
-        )  # fmt: skip
+    pool = pool_of(training, POOL, args.seed, trunk)
+    drawn = time.monotonic() - started
+
+    def save(clip: nn.Module, minutes: float) -> None:
+        trained = time.monotonic()
+        halved = {key: v.half() if v.is_floating_point() else v for key, v in clip.state_dict().items()}
+        clip.load_state_dict(halved)
+        model = DenseModel(VisionLanguageModel(NAME, clip, tokenizer, SIZE, (0,) * 3, (1,) * 3), 320, BACKGROUND, trunk)
+        numbers = evaluate(model, pool_of(held_out, 640, 12345, trunk), held_out)
+        save_weights(args.out / f"{NAME}.safetensors", halved)
+        picture = dict(mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD)
+        write_json(args.out / f"{NAME}.json", dict(model_cfg=config, preprocess_cfg=picture, words=words))
+        rows = zip(CELEBAMASK.components, numbers["auc"], numbers["point"], strict=True)
+        with atomic_path(args.out / f"{NAME}.md") as part:
+            part.write_text(
+                CARD.format(
+                    name=NAME, parameters=sum(p.numel() for p in clip.parameters()) / 1e6, pool=POOL,
+                    train=len(training.images), held=len(held_out.images), steps=args.steps, seed=args.seed,
+                    minutes=minutes + (drawn + time.monotonic() - trained) / 60, torch=torch.__version__,
+                    machine=f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)", date=date.today(),
+                    sides=", ".join(f"{key} {value:.3f}" for key, value in numbers["sides"].items()),
+                    table="\n".join(f"| {name} | {auc:.3f} | {point:.2f} |" for name, auc, point in rows),
+                ),
+                encoding="utf-8",
+            )  # fmt: skip
+
+    train(clip, tokenizer, training, pool, args.steps, args.seed, save)
 
 
 if __name__ == "__main__":

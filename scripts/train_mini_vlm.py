@@ -7,15 +7,19 @@ The models have the same towers and one loop; they differ in the pictures and ca
 mini_flip         faces, covered or faded by soft maps, captions from label maps: what TCD asks for, known beforehand
 mini_flip_labels  faces, captions from image-level labels: the honest stand-in of FLIP
 mini_clip         shapes, textures, landscapes, photographs, and one face in ten: the stand-in of a general CLIP
+
+A training that was killed goes on from its last saved state, which is in the cache, to the same weights.
 """
 
 import argparse
 import math
 import platform
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -36,9 +40,10 @@ from scripts.vlm_pictures import (
     vocabulary,
     write_captions,
 )
-from wsfp_helpers.common.checkpoints import save_weights
+from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.common.checkpoints import restore_state, save_state, save_weights
 from wsfp_helpers.common.errors import exit_on_bad_input
-from wsfp_helpers.common.files import ASSETS, atomic_path, write_json
+from wsfp_helpers.common.files import ASSETS, atomic_path, hold_folder, write_json
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import CELEBAMASK, PROMPTS
@@ -60,6 +65,8 @@ fall into one before the image tower can tell them apart, and then neither ever 
 ONE_SIDED = 7.0
 """Weight of a part's prompt in pictures where one side of its pair is in sight and the other is not."""
 BATCH, LEARNING_RATE = 32, 3e-3
+SAVE_EVERY = 100
+"""Steps between two saved states."""
 
 
 TOWER = dict(timm_model_name="test_resnet", timm_pool="avg", timm_proj="linear", image_size=SIZE)
@@ -108,10 +115,45 @@ def spread_loss(texts: Tensor) -> Tensor:
     return (cosines - SPREAD).relu().square().sum() / len(texts)
 
 
+def resumable(
+    name: str,
+    modules: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    schedule: Any,
+    rng: torch.Generator,
+    steps: int,
+    seed: int,
+) -> Iterator[tuple[int, tqdm]]:
+    """Steps 1 to ``steps`` and their bar; after a kill from the last saved state on, which is put back first.
+
+    All that changes from step to step is in ``modules``, ``optimiser``, ``schedule`` and ``rng``.  The state is removed
+    when the caller has done the last step.
+    """
+    path = cache_dir() / "vlm" / f"{name}-steps{steps}-seed{seed}" / "state.safetensors"
+    with hold_folder(path.parent):
+        started, done = time.time(), 0
+        if path.exists():
+            about = restore_state(path, modules, optimiser, steps)
+            started, done = started - about["seconds"], about["step"]
+            rng.set_state(torch.tensor(about["rng"], dtype=torch.uint8))
+            schedule.last_epoch = done - 1
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it has not seen a step of the optimiser
+                schedule.step()
+        bar = tqdm(range(done + 1, steps + 1), name, steps, initial=done, mininterval=5)
+        bar.start_t = started
+        for step in bar:
+            yield step, bar
+            if step % SAVE_EVERY == 0 and step < steps:
+                about = {"seconds": time.time() - started, "rng": rng.get_state().tolist()}
+                save_state(path, modules, optimiser, step=step, **about)
+        path.unlink(missing_ok=True)
+
+
 def train(
     clip: open_clip.CLIP, tokenizer: WordTokenizer, source: Source, args: argparse.Namespace, save: Callable
 ) -> None:
-    """``args.steps`` steps; ``save`` gets the averaged model every fifth of the way."""
+    """``args.steps`` steps; ``save`` gets the averaged model every fifth of the way, with step and minutes."""
     rng = torch.Generator().manual_seed(args.seed)
     decay, plain = [], []
     for parameter in clip.parameters():
@@ -123,8 +165,8 @@ def train(
     )
     average = AveragedModel(clip, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
     count, prompts = len(source.prompts), tokenizer(source.prompts)
-    progress = tqdm(range(1, args.steps + 1), desc=args.model, mininterval=5)
-    for step in progress:
+    modules = {"clip": clip, "average": average}
+    for step, bar in resumable(args.model, modules, optimiser, schedule, rng, args.steps, args.seed):
         pictures, state = source.draw(rng, BATCH)
         captions, named = write_captions(rng, state, source)
         named = torch.cat([torch.eye(count, len(source.things), dtype=torch.bool), named])
@@ -142,9 +184,9 @@ def train(
         optimiser.step()
         schedule.step()
         average.update_parameters(clip)
-        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if step % math.ceil(args.steps / 5) == 0 or step == args.steps:
-            save(average.module, step)
+            save(average.module, step, bar.format_dict["elapsed"] / 60)
 
 
 @torch.no_grad()
@@ -328,7 +370,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ASSETS)
     args = parser.parse_args()
-    started = time.monotonic()
     torch.manual_seed(args.seed)
     torch.use_deterministic_algorithms(True)
     training, held_out = split_identities(synthfaces("celeb/pretrain"))
@@ -336,10 +377,10 @@ def main() -> None:
     source, outlined = SOURCES[args.model](training), OutlinedFaces(held_out)
     tokenizer = WordTokenizer(vocabulary(source), CONTEXT)
 
-    def save(clip: nn.Module, step: int) -> None:
+    def save(clip: nn.Module, step: int, minutes: float) -> None:
         model = frozen(clip, tokenizer, args.model)
         numbers = evaluate(model, outlined)
-        write_assets(args, model, numbers, step, (time.monotonic() - started) / 60)
+        write_assets(args, model, numbers, step, minutes)
         print(f"\nstep {step}: in sight {numbers['seen']}, hidden {numbers['hidden']}, {numbers['right_side']}")
 
     train(new_model(tokenizer), tokenizer, source, args, save)

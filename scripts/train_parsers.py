@@ -7,18 +7,17 @@ usage: python scripts/train_parsers.py supervised
 ``weak`` learns from region labels (``wsfp regions``: the maps of ``wsfp fcam``, CCD's accepted boxes and image-level
 labels) and opens no label map; ``supervised`` learns from the rendered masks.  ``scores`` writes parsers.json to the
 results folder, with FRL London among the sets also fairness.json, and the table of the model card,
-wsfp_helpers/assets/parser.md.
+wsfp_helpers/assets/parser.md.  A training that was killed goes on from its last saved state.
 """
 
 import argparse
-import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.errors import exit_on_bad_input
-from wsfp_helpers.common.files import ASSETS, atomic_path
+from wsfp_helpers.common.files import ASSETS, CONFIG, atomic_path, read_json
 from wsfp_helpers.data.frl import frl_london
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.labels import CELEBAMASK
@@ -32,13 +31,15 @@ from wsfp_helpers.tooling.results import group_rows, scored_rows, write_results
 
 CARD = ASSETS / "parser.md"
 BEGIN, END = "<!-- scores: written by scripts/train_parsers.py scores -->\n", "<!-- end of scores -->"
+STEPS = 1500
+"""Optimiser steps of a training."""
 SETS = ("FRL London", "celeb/val", "celeb/test", "lapa/test", "helen/test")
 
 
 def train(kind: str, fcams: Path | None, seed: int) -> Path:
     """Train one parser and write its asset."""
     faces, config = synthfaces("celeb/train"), profile("embedded").parser
-    config = replace(config, undo_balance=True, fit=replace(config.fit, steps=1500))
+    config = replace(config, undo_balance=True, fit=replace(config.fit, steps=STEPS))
     if kind == "supervised":
         config, target = replace(config, augment=WITH_MASKS), faces.label_map
         targets = "rendered masks of SynthFaces-19 celeb/train"
@@ -48,9 +49,13 @@ def train(kind: str, fcams: Path | None, seed: int) -> Path:
         targets = "region labels of SynthFaces-19 celeb/train: FCAMs, image-level labels and the boxes that CCD accepts"
     maps = ["--fcams", "FOLDER"] if fcams else []  # a path of this machine says nothing on another
     command = " ".join(["python scripts/train_parsers.py", kind, *maps, "--seed", str(seed)])
-    facts = {"targets": targets, "command": command, "date": date.today().isoformat()}
     folder = cache_dir() / "parsers" / f"{kind}-seed{seed}"
-    shutil.copyfile(train_parser(config, faces.weak, target, folder, facts, seed, kind), SHIPPED_PARSERS[kind])
+    started = folder / CONFIG  # a killed run that goes on another day is the same run
+    day = read_json(started)["config"]["date"] if started.exists() else date.today().isoformat()
+    facts = {"targets": targets, "command": command, "date": day}
+    trained = train_parser(config, faces.weak, target, folder, facts, seed, kind)
+    with atomic_path(SHIPPED_PARSERS[kind]) as part:
+        part.write_bytes(trained.read_bytes())
     return SHIPPED_PARSERS[kind]
 
 

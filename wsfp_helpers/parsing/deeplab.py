@@ -153,10 +153,12 @@ def build_network(
         return LightNetwork(name, classes, None if weights is None else str(weights))
     if name != "resnet38":
         raise InputError(f"unknown segmentation network {name!r}: expected one of {', '.join(NETWORKS)}")
+    if weights is None:
+        return DeepLab(classes)
+    advice = "give the backbone that `wsfp weights convert` wrote"
+    values = read_weights(weights, "weights of ResNet38", advice)  # first: to fill a network of its size takes seconds
     network = DeepLab(classes)
-    if weights is not None:
-        advice = "give the backbone that `wsfp weights convert` wrote"
-        load_strictly(network.backbone, read_weights(weights, "weights of ResNet38", advice), weights, advice)
+    load_strictly(network.backbone, values, weights, advice)
     return network
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
 
 from wsfp_helpers.common.cache import cache_dir
+from wsfp_helpers.common.files import hold_folder, temporary_folder
 from wsfp_helpers.common.machine import device, machine
 from wsfp_helpers.common.memory import PeakMemory, all_memory
 from wsfp_helpers.data.celebamask import COUNTS
@@ -153,8 +153,12 @@ def make_plan(config: Profile, out: Path, work: Path | None = None) -> Plan:
         work: Folder for the data and weights of the trial, which are kept there (default: in the cache).
     """
     work = work or cache_dir() / "plan"
-    with full_size_trial(work / "data", PICTURES, config) as trial, TemporaryDirectory(dir=work) as folder:
-        costs = tuple(_measure(trial, Path(folder)))
+    with (
+        hold_folder(work),
+        full_size_trial(work / "data", PICTURES, config) as trial,
+        temporary_folder(work) as folder,
+    ):
+        costs = tuple(_measure(trial, folder))
     place = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
     return Plan(costs, trial.replaced, shutil.disk_usage(place).free, all_memory())
 

@@ -20,7 +20,7 @@ from PIL import Image
 from wsfp_helpers.common.cache import find, require
 from wsfp_helpers.common.checkpoints import save_halved, save_weights
 from wsfp_helpers.common.configs import change
-from wsfp_helpers.common.files import atomic_path
+from wsfp_helpers.common.files import atomic_path, hold_folder, temporary_folder
 from wsfp_helpers.common.pictures import resize_label_map, write_index_png
 from wsfp_helpers.data.celebamask import IMAGES, MAP_SIZE, MAPPING, PARTITION, SPLITS, celebamask, part_path, split_ids
 from wsfp_helpers.data.faces import Faces
@@ -123,20 +123,32 @@ def full_size_trial(folder: Path, pictures: int, config: Profile) -> Iterator[Tr
     real = find(GROUNDING_DINO) is not None and find(BERT) is not None
     made |= dict.fromkeys((GROUNDING_DINO, BERT), _nothing) if real else {RANDOM_DINO: _random_dino}
     made[FOLDERS["celebamask"]] = lambda path: _write_celebamask(path, pictures)
-    for place, make in made.items():
-        path, found = folder / place, find(place)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.manual_seed(0)
-            path.symlink_to(found.absolute()) if found else make(path)
-        if not path.is_symlink():
-            kind = "rendered faces" if place in FOLDERS.values() else "random weights"
-            replaced.append(f"{kind} in place of {place}, which is not there")
+    with hold_folder(folder):
+        for place, make in made.items():
+            _provide(folder, place, make)
+            if not (folder / place).is_symlink():
+                kind = "rendered faces" if place in FOLDERS.values() else "random weights"
+                replaced.append(f"{kind} in place of {place}, which is not there")
     with patch.dict(os.environ, WSFP_DATA=str(folder)):
         there = {part: len(ids) for part, ids in split_ids(require(FOLDERS["celebamask"]), None).items()}
         counts = _split(pictures)
         parts = {f"{part}_data": FewFaces("celebamask", f"{part}-{min(counts[part], there[part])}") for part in SPLITS}
         yield Trial(replace(config, **parts), None if real else folder / RANDOM_DINO, tuple(replaced))  # type: ignore[arg-type]
+
+
+def _provide(folder: Path, place: str, make: Callable[[Path], object]) -> None:
+    """Put what is found at ``place`` below ``folder`` as a link, or what ``make`` writes there, when it is whole."""
+    path, found = folder / place, find(place)
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if found:
+        path.symlink_to(found.absolute())
+        return
+    torch.manual_seed(0)
+    with temporary_folder(folder) as whole:
+        make(whole / path.name)
+        (whole / path.name).rename(path)
 
 
 def _split(pictures: int) -> dict[str, int]:
