@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from typer.testing import CliRunner
 
 from tests.fixtures import make_celebamask, picture
@@ -24,6 +24,9 @@ from wsfp_helpers.common.checkpoints import read_about
 from wsfp_helpers.common.configs import plain
 from wsfp_helpers.common.files import ASSETS, hold_folder
 from wsfp_helpers.common.pictures import write_index_png
+from wsfp_helpers.data.folder import PictureFiles
+from wsfp_helpers.data.shards import write_shards
+from wsfp_helpers.data.weak import WeakFaces
 from wsfp_helpers.detect.base import PHRASES
 from wsfp_helpers.labels import CELEBAMASK, LAPA
 from wsfp_helpers.palette import PALETTE
@@ -56,6 +59,10 @@ class Outcome:
     error: BaseException | None
 
 
+NOTES = r"[a-z0-9_.]+: .* \(not .*\)|computing on the CPU: .*|.*\d%\|.*| *"
+"""What commands say on stderr of a run that goes well: changed settings, why it takes long, and how far it is."""
+
+
 def run(case: Case) -> Outcome:
     """Run a case in a folder of its own."""
     with TemporaryDirectory() as place, chdir(place):
@@ -66,6 +73,7 @@ def run(case: Case) -> Outcome:
             after = _files()
         lines = (result.stderr if case.code == 2 else result.stdout).splitlines()
         said = [line for line in lines if case.code == 2 or line.startswith("failed: ")]
+        said = [line for line in said if not re.fullmatch(NOTES, line)]
         changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
         error = None if isinstance(result.exception, SystemExit) else result.exception
         return Outcome(result.exit_code, _plain("\n".join(said), place), changed, error)
@@ -196,6 +204,12 @@ def photographs() -> Iterator[Case]:
         yield case(
             f"train: {what}", "train --out out --no-ccd --no-tcd", partial(write, "out/config.json", config)
         )  # fmt: skip
+    for command in ("train --out out --no-ccd --no-tcd --set train.batch_size=1", "parser --labels l --out out"):
+        yield case(
+            f"{command.split()[0]}: of pictures that are none",
+            f"{command} {OWN_DATA}",
+            partial(own_data, content=b"no picture"),
+        )
     yield case("train: of other files", "train --out out --no-ccd --no-tcd", partial(write, "out/a.txt", "text"))
 
 
@@ -498,6 +512,12 @@ def label_maps() -> Iterator[Case]:
         pair, "pred/a.png", np.zeros((4, 4), np.uint8)))  # fmt: skip
     yield case("parser --labels: no folder", "parser --labels l --out out")
     yield case("parser --labels: an empty folder", "parser --labels l --out out", lambda: os.mkdir("l"))
+    command = f"parser --labels l --out out {OWN_DATA}"
+    for what, content in {
+        "of another size": np.zeros((8, 8), np.uint8), "with value 19": np.full((40, 30), 19, np.uint8),
+        "in colour": np.zeros((40, 30, 3), np.uint8), "cut": _encoded("PNG")[:500],
+    }.items():  # fmt: skip
+        yield case(f"parser --labels: a label map {what}", command, partial(own_data, content))
     case = partial(Case, "data sets")
     yield case("verify: not there", "data verify no")
     yield case("verify: a file", "data verify a", partial(write, "a", "text"))
@@ -534,6 +554,21 @@ def label_maps() -> Iterator[Case]:
 
 
 SHARDS_X = "cache/shards/x"
+OWN_DATA = "--set train_data.name=shards --set train_data.split=x"
+"""Options for which a stage trains on what :func:`own_data` makes."""
+
+
+def own_data(label: object = None, content: bytes | None = None) -> None:
+    """A shard of one picture, or of other ``content``, and in the folder ``l`` its label map, or another one."""
+    photograph()
+    if content is not None:
+        write("a.jpg", content)
+    write_shards(WeakFaces("x", ["a"], PictureFiles({"a": Path("a.jpg")}), np.ones((1, 18), np.uint8)), SHARDS_X)
+    Path("l").mkdir()
+    if isinstance(label, bytes):
+        write("l/a.png", label)
+    else:
+        Image.fromarray(np.zeros((40, 30), np.uint8) if label is None else label).save("l/a.png")
 
 
 def _index(**changes: np.ndarray) -> None:
@@ -597,6 +632,16 @@ def full_size() -> Iterator[Case]:
     for pictures in ("2", "-1", "x", "1000000"):
         yield case(f"smoke --pictures {pictures}", f"smoke --out out --pictures {pictures}")
     yield case("smoke --out is a file", "smoke --out a", partial(write, "a", "text"))
+    place = "weights/x.safetensors"
+    command = f"parser --profile paper --labels l --out out {OWN_DATA} --set parser.weights="
+    yield case("parser: ResNet38 without weights", command + "null", own_data)
+    yield case("parser: ResNet38's weights are not there", command + place, own_data)
+    for what, made in {
+        "a text": b"text", "cut": save({"stem.weight": torch.ones(64, 3, 3, 3)})[:-8],
+        "NaN": save({"stem.weight": torch.full((64, 3, 3, 3), torch.nan)}),
+    }.items():  # fmt: skip
+        make = partial(lambda content: (own_data(), write(f"cache/{place}", content)), made)
+        yield case(f"parser: ResNet38's weights are {what}", command + place, make)
 
 
 CASES = [

@@ -209,8 +209,8 @@ def _fetch(file: File, path: Path, sums: Path, say: Callable[[str], None]) -> No
     if file.sum is None and file.place not in _kept_sums(sums):
         append_row(sums, {"place": file.place, "sum": found})
         say(f"no sum of {path.name} is published: kept {found} in {sums}")
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
+    with part.open("rb+") as arrived:
+        os.fsync(arrived.fileno())
     part.rename(path)
 
 
