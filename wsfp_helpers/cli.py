@@ -99,6 +99,11 @@ def _leave(code: int) -> NoReturn:
 
 
 def _stop(sentence: str, code: int) -> NoReturn:
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        for bar in [*tqdm._instances]:  # which the error left open; the sentence gets a line of its own
+            bar.close()
     typer.echo(f"wsfp: {one_line(sentence)}", err=True)
     raise typer.Exit(code) from None
 
