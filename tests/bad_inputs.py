@@ -204,12 +204,16 @@ def photographs() -> Iterator[Case]:
         yield case(
             f"train: {what}", "train --out out --no-ccd --no-tcd", partial(write, "out/config.json", config)
         )  # fmt: skip
-    for command in ("train --out out --no-ccd --no-tcd --set train.batch_size=1", "parser --labels l --out out"):
-        yield case(
-            f"{command.split()[0]}: of pictures that are none",
-            f"{command} {OWN_DATA}",
-            partial(own_data, content=b"no picture"),
+    for command in (
+        f"ccd --out out {OWN_DATA}", f"train --out out --no-ccd --no-tcd --set train.batch_size=1 {OWN_DATA}",
+        f"fcam --run run --out out {OWN_DATA}", f"parser --labels l --out out {OWN_DATA}",
+        "predict --parser weak --out out --data shards/x",
+    ):  # fmt: skip
+        make = lambda command=command: (  # noqa: E731
+            own_data(content=b"no picture"),
+            "run" in command and trained(),
         )
+        yield case(f"{command.split()[0]}: of pictures that are none", command, make)
     yield case("train: of other files", "train --out out --no-ccd --no-tcd", partial(write, "out/a.txt", "text"))
 
 

@@ -485,7 +485,7 @@ def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(base, tmp_path, 
     [
         ("train", "metrics.jsonl", 2), ("train", "checkpoint.safetensors", 2), ("train", "model.safetensors", 1),
         ("parser", "metrics.jsonl", 2), ("parser", "state.safetensors", 2), ("parser", "parser.safetensors", 1),
-        ("system", "state.safetensors", 2), ("ccd", "boxes.jsonl", 2), ("parse", "unfinished.jsonl", 2),
+        ("system", "state.safetensors", 2), ("ccd", "boxes.jsonl", 1), ("parse", "unfinished.jsonl", 2),
         ("weights", "sums.jsonl", 1),
     ],
 )  # fmt: skip

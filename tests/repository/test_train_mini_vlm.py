@@ -60,6 +60,30 @@ def test_a_caption_names_only_what_is_shown_and_knows_all_its_words(faces):
     assert (state[are_faces].sum(1) <= source.most).all()
 
 
+def test_a_stopped_training_goes_on_from_its_state_as_if_it_had_not_stopped(tmp_cache, monkeypatch):
+    monkeypatch.setattr(train_mini_vlm, "SAVE_EVERY", 2)
+
+    def train(stop=None):
+        torch.manual_seed(0)
+        model, rng, done = torch.nn.Linear(3, 1), torch.Generator().manual_seed(0), []
+        optimiser = torch.optim.AdamW(model.parameters(), 1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-1, 7)
+        for step, _ in train_mini_vlm.resumable("x", {"model": model}, optimiser, schedule, rng, 7, 0):
+            if step == stop:
+                break
+            optimiser.zero_grad()
+            model(torch.randn(8, 3, generator=rng)).square().mean().backward()
+            optimiser.step()
+            schedule.step()
+            done.append(step)
+        return done, model.weight.tolist()
+
+    whole = train()
+    assert whole[0] == [1, 2, 3, 4, 5, 6, 7] and not list(tmp_cache.glob("vlm/*/*"))
+    assert train(stop=6)[0] == [1, 2, 3, 4, 5]
+    assert train() == ([5, 6, 7], whole[1])
+
+
 def test_where_nothing_is_certain_the_background_is_named(faces):
     source = vlm_pictures.LabelledFaces(faces.weak)
     captions, named = vlm_pictures.write_captions(

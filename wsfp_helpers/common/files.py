@@ -312,14 +312,13 @@ def _remove_parts(folder: Path) -> None:
 @contextmanager
 def _unclaimed_on_bad_input(folder: Path) -> Iterator[None]:
     # Some bad input is met only after the folder was claimed, and mended, say another label map, it is another claim.
-    before = {*folder.iterdir()}
+    claims = [path for path in (folder / SETTINGS, folder / CONFIG) if not path.exists()]
     try:
         yield
     except InputError:
-        new = {*folder.iterdir()} - before
-        if {path.name for path in new} <= {SETTINGS, CONFIG}:
-            for path in new:
-                path.unlink()
+        if all(path in claims or path.name == LOCK for path in folder.iterdir()):
+            for path in claims:
+                path.unlink(missing_ok=True)
         raise
 
 

@@ -159,7 +159,8 @@ def detect_dataset(
     with hold_folder(path.parent, shard):
         done = _resume(path, [faces.ids[i] for i in mine], detector.name, phrases)
         todo = [i for i in mine if faces.ids[i] not in done]
-        _append(path, [])  # a share without pictures has a file as well
+        if not mine:
+            _append(path, [])  # a share without pictures has a file as well
         with tqdm(total=len(mine), initial=len(done), desc=path.name) as bar:
             start = 0
             while chosen := todo[start : start + batch]:
