@@ -34,7 +34,7 @@ from tests.fixtures import CELEBA_COUNTS, make_celebamask, make_folder, tiny_par
 from wsfp_helpers import stages
 from wsfp_helpers.common.checkpoints import read_weights, save_weights
 from wsfp_helpers.common.errors import InputError
-from wsfp_helpers.common.files import atomic_path, hold_folder
+from wsfp_helpers.common.files import atomic_path, hold_folder, write_json
 from wsfp_helpers.common.runs import read_metrics
 from wsfp_helpers.data import frl
 from wsfp_helpers.data.celebamask import merge
@@ -171,8 +171,7 @@ def make_plan(out):
             (path / name).write_text("random weights")
 
     def measure(trial, folder):
-        (folder / "run").mkdir()
-        (folder / "run" / "large").write_bytes(bytes(9999))
+        write_json(folder / "run" / "large", [0] * 999)
         yield plan.Cost("train", "step", lambda n: n, 1.0)
 
     random = lambda path, *_: path.write_bytes(b"random")  # noqa: E731
@@ -318,11 +317,6 @@ def content(folder):
     return found
 
 
-def moments_of(name, writes):
-    """Writes of a stage, the first and the last among them."""
-    return {1, writes, *random.Random(name).sample(range(2, writes), min(KILLS, writes) - 2)}
-
-
 @pytest.mark.parametrize("name", STAGES)
 @pytest.mark.promise(
     "kills and faults",
@@ -336,8 +330,9 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(base, tmp_path, name):
 
     writes = count_writes(run, tmp_path / "count")
     assert writes > 3
-    # The last write of parse frees the folder: it is done, and a new call makes new sheets.
-    for moment in sorted(moments_of(name, writes - (name == "parse"))):
+    last = writes - (name == "parse")  # whose last write frees the folder: it is done, and a new call makes new sheets
+    moments = {1, last, *random.Random(name).sample(range(2, last), min(KILLS, last) - 2)}
+    for moment in sorted(moments):
         out = tmp_path / str(moment)
 
         def die(n, _, moment=moment):
@@ -471,7 +466,7 @@ def fill_disk(base, name, out, when):
 )
 def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(base, tmp_path, name):
     writes = count_writes(partial(STAGES[name], base), tmp_path / "count")
-    for moment in sorted(moments_of(name, writes)):
+    for moment in random.Random(name).sample(range(1, writes), min(KILLS, writes) - 1):
         out = tmp_path / str(moment)
         ended = fill_disk(base, name, out, lambda n, _, moment=moment: n == moment)
         assert ended in (0, 3) and not [*tmp_path.rglob(".wsfp*")]

@@ -16,10 +16,12 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from wsfp_helpers.common.cache import find, require
 from wsfp_helpers.common.checkpoints import save_halved, save_weights
 from wsfp_helpers.common.configs import change
+from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import atomic_path, hold_folder, temporary_folder
 from wsfp_helpers.common.pictures import resize_label_map, write_index_png
 from wsfp_helpers.data.celebamask import IMAGES, MAP_SIZE, MAPPING, PARTITION, SPLITS, celebamask, part_path, split_ids
@@ -147,7 +149,10 @@ def _provide(folder: Path, place: str, make: Callable[[Path], object]) -> None:
         return
     torch.manual_seed(0)
     with temporary_folder(folder) as whole:
-        make(whole / path.name)
+        try:
+            make(whole / path.name)
+        except (OSError, SafetensorError) as error:  # both of a full disk
+            raise InputError(f"could not write {path} ({error}): free space or choose another place") from error
         (whole / path.name).rename(path)
 
 
