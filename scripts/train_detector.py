@@ -7,7 +7,7 @@ usage: python scripts/train_detector.py [--steps 300] [--seed 0] [--out FILE]
 Each picture is seen once as it is and in a changed copy (zoom, shift, rotation, colour, blur); a random half of
 every batch is mirrored on the token grid.  Each tenth identity is held out; only its recall is printed.
 
-After a kill the same command computes no tokens again, and trains, which takes a few minutes, from the start.
+After a kill the same command computes no token again; the training of the small head begins anew.
 """
 
 import argparse

@@ -88,7 +88,8 @@ def _take_temporary(path: Path) -> tuple[Path, int | None]:
     Its name follows from that of ``path``, so that what killed processes leave is used again and does not add up; it is
     another one where a living process has that file.
     """
-    temporary = path.with_name(hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16].join(_TEMPORARY)).absolute()
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    temporary = path.parent.absolute() / digest.join(_TEMPORARY)
     with ExitStack() as opened, suppress(OSError, ImportError):
         import fcntl  # which Windows does not have
 
