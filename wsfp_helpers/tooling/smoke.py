@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
@@ -128,7 +129,7 @@ def full_size_trial(folder: Path, pictures: int, config: Profile) -> Iterator[Tr
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.manual_seed(0)
-            path.symlink_to(found.absolute()) if found else make(path)
+            path.symlink_to(found.absolute()) if found else _make_whole(make, path)
         if not path.is_symlink():
             kind = "rendered faces" if place in FOLDERS.values() else "random weights"
             replaced.append(f"{kind} in place of {place}, which is not there")
@@ -142,6 +143,15 @@ def full_size_trial(folder: Path, pictures: int, config: Profile) -> Iterator[Tr
 def _split(pictures: int) -> dict[str, int]:
     few = max(1, pictures // 10)
     return {"train": pictures - 2 * few, "val": few, "test": few}
+
+
+def _make_whole(make: Callable[[Path], object], path: Path) -> None:
+    """``make`` a file or folder beside its place, so that a kill leaves nothing half-written there."""
+    with TemporaryDirectory(dir=path.parent) as beside:
+        part = Path(beside, path.name)
+        make(part)
+        if part.exists():
+            part.rename(path)
 
 
 def _nothing(path: Path) -> None:
