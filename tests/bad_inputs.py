@@ -65,7 +65,7 @@ def run(case: Case) -> Outcome:
             result = CliRunner().invoke(app, shlex.split(case.command), env={"WSFP_CACHE": f"{place}/cache"})
             after = _files()
         lines = (result.stderr if case.code == 2 else result.stdout).splitlines()
-        lines = [line for line in lines if line.strip() and "%|" not in line]  # a bar of progress is no sentence
+        lines = [line for line in lines if line.strip() and "it/s" not in line]  # a bar of progress is no sentence
         said = [line for line in lines if case.code == 2 or line.startswith("failed: ")]
         changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
         error = None if isinstance(result.exception, SystemExit) else result.exception
