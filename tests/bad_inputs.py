@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save, save_file
 from typer.testing import CliRunner
 
-from tests.fixtures import make_celebamask, picture
+from tests.fixtures import make_celebamask, make_folder, make_helen, make_helen_relabelled, make_lapa, picture
 from wsfp_helpers.cli import app
 from wsfp_helpers.common.checkpoints import read_about
 from wsfp_helpers.common.configs import plain
@@ -72,6 +72,7 @@ def run(case: Case) -> Outcome:
             result = CliRunner().invoke(app, shlex.split(case.command), env={"WSFP_CACHE": f"{place}/cache"})
             after = _files()
         lines = (result.stderr if case.code == 2 else result.stdout).splitlines()
+        lines = [line for line in lines if line.strip() and "it/s" not in line]  # a bar of progress is no sentence
         said = [line for line in lines if case.code == 2 or line.startswith("failed: ")]
         said = [line for line in said if not re.fullmatch(NOTES, line)]
         changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
@@ -438,7 +439,7 @@ def options() -> Iterator[Case]:
         yield case(f"--seed {seed}", f"train --out out --seed {seed}")
     for command in ("ccd --out out", "regions --fcams f --out out", "parser --labels l --out out"):
         yield case(f"{command.split()[0]} --seed -1", f"{command} --seed -1")
-    for seeds in ("''", "0;1", "-1", "²", "1.5", "0,,1", "0,x", "100000000000000000000", "٣"):
+    for seeds in ("''", "0;1", "-1", "²", "1.5", "0,,1", "0,x", "100000000000000000000", "٣", "0,0", "1,01"):
         yield case(f"--seeds {seeds}", f"ablate vlm --seeds {seeds}")
         yield case(f"systems run --seeds {seeds}", f"systems run --seeds {seeds}")
     for shard in ("4/4", "-1/4", "1", "/", "a/b", "0/0", "²/4", "0/-1", "1/2/3", "0/99999999", "''"):
@@ -472,6 +473,8 @@ def outputs() -> Iterator[Case]:
         yield case("doctor --json is a pipe", "doctor --json a.json", lambda: os.mkfifo("a.json"))
     yield case("page --weights int4", "page --out out --weights int4")
     yield case("export --weights int4", "export --out p.onnx --weights int4")
+    for name in ("a.jpg", "p", "p.safetensors"):
+        yield case(f"export --out {name}", f"export --out {name}", photograph)
     yield case("export of no parser", "export --out p.onnx --parser p.safetensors")
     for change in ("detector=x", "vlm=x", "general_vlm=x", "theta=2", "subset=0", "train_data=3"):
         yield case(f"profile --set {change}", f"profile embedded --set {change}")
@@ -502,6 +505,9 @@ def label_maps() -> Iterator[Case]:
     for side, words in (("pred", "a prediction"), ("gt", "a label map")):
         for what, content in wrong.items():
             yield case(f"{words} {what}", command, partial(pair, f"{side}/a.png", content))
+        yield case(f"{words} that is a JPEG", command, lambda side=side: (
+            pair("gt/a.png", np.zeros((4, 4), np.uint8)),
+            Image.new("L", (4, 4)).save(f"{side}/a.png", "JPEG")))  # fmt: skip
         yield case(f"the folder of {words} is a file", command, lambda side=side: (
             pair("gt/a.png", bytes(0)), shutil.rmtree(side), write(side, "text")))  # fmt: skip
     yield case("one prediction too many", command, partial(pair, "pred/b.png", np.zeros((4, 4), np.uint8)))
@@ -618,6 +624,80 @@ def _celebamask(name: str, content: bytes | None) -> None:
         write(f"c/{name}", content)
 
 
+RESULTS = {"command": "c", "revision": "r", "machine": "m", "date": "d"}
+RESULT = {"name": "n: m", "metric": "m", "unit": "u", "seeds": [1.0], "per_class": {}}
+
+
+def results() -> Iterator[Case]:
+    """``wsfp systems cost --results``, which goes on with the rows of its file."""
+    case = partial(Case, "results files edited by hand")
+    command = "systems cost mctformer+ --results r"
+    contents = [[], {}, RESULTS, RESULTS | {"rows": None}, RESULTS | {"rows": 3}, RESULTS | {"rows": {"a": 1}},
+                RESULTS | {"rows": [1]}, RESULTS | {"rows": [None]}, RESULTS | {"rows": [[*RESULT]]},
+                RESULTS | {"machine": 3, "rows": []}, RESULTS | {"revision": None, "rows": []}]  # fmt: skip
+    changes = [{"seeds": None}, {"seeds": []}, {"seeds": "abc"}, {"seeds": ["x"]}, {"seeds": [True]}, {"seeds": {}},
+               {"name": 3}, {"per_class": []}, {"per_class": {"skin": 3}}, {"per_class": {"skin": [1, 2]}},
+               {"more": 1}]  # fmt: skip
+    for content in contents:
+        shown = json.dumps(content)
+        yield case(f"table5.json is {shown}", command, partial(write, "r/table5.json", json.dumps(content)))
+    for change in changes:
+        content = RESULTS | {"rows": [RESULT | change]}
+        yield case(f"a row with {json.dumps(change)}", command, partial(write, "r/table5.json", content))
+    for what, content in HARD_TEXTS.items():
+        yield case(f"table5.json is {what}", command, partial(write, "r/table5.json", content))
+
+
+def helen(change: Callable[[], object]) -> None:
+    """A small copy of Helen below ``t`` with one thing wrong."""
+    make_helen(Path("t"))
+    change()
+
+
+def copies() -> Iterator[Case]:
+    """``wsfp data merge``, ``verify`` and ``predict --data``: copies that are almost right."""
+    case, command = partial(Case, "copies of data sets"), "data merge t --out out"
+    part = "t/labels/10_1/10_1_lbl05.png"
+    for what, change in {
+        "without a picture": lambda: os.remove("t/images/13_1.jpg"),
+        "without a soft map": lambda: os.remove(part),
+        "a soft map that is a text": partial(write, part, "text"),
+        "a soft map of another size": lambda: Image.new("L", (5, 5)).save(part),
+        "a list with an id twice": partial(write, "t/tuning.txt", "1 , 12_1\n2 , 12_1\n"),
+        "a list with an id that leads out": partial(write, "t/tuning.txt", "1 , ..\n"),
+        "an empty list": partial(write, "t/tuning.txt", "\n"),
+        "without a list": lambda: os.remove("t/tuning.txt"),
+        "a list that is a folder": lambda: (os.remove("t/tuning.txt"), os.mkdir("t/tuning.txt")),
+    }.items():  # fmt: skip
+        yield case(f"merge: Helen, {what}", command, partial(helen, change))
+    for what, change in {
+        "without a label map": lambda: os.remove("t/train/10_1_label.png"),
+        "a label map of another size": lambda: Image.new("L", (5, 5)).save("t/train/10_1_label.png"),
+        "a label map with value 11": lambda: Image.new("L", (50, 60), 11).save("t/train/10_1_label.png"),
+        "a label map that is a JPEG": lambda: Image.new("L", (50, 60)).save("t/train/10_1_label.png", "JPEG"),
+    }.items():  # fmt: skip
+        yield case(f"merge: Helen relabelled, {what}", command,
+                   lambda change=change: (make_helen_relabelled(Path("t")), change()))  # fmt: skip
+    yield case("merge: LaPa", command, lambda: make_lapa(Path("t")))
+    yield case("merge: pictures and index PNGs", command, lambda: make_folder(Path("t")))
+    yield case("merge: an empty folder", command, lambda: os.mkdir("t"))
+    yield case("merge: a file", command, partial(write, "t", "text"))
+    yield case("verify: a name of a line feed in an unknown layout", "data verify 'a\nb'", lambda: os.mkdir("a\nb"))
+    yield case("verify: a link to itself", "data verify t", lambda: (os.mkdir("t"), os.symlink("images", "t/images")))
+    predict, lapa = "predict --parser weak --out out --data", "cache/LaPa/test"
+    for what, change in {
+        "without label maps": lambda: shutil.rmtree(f"{lapa}/labels"),
+        "a picture that is a text": partial(write, f"{lapa}/images/9.jpg", "text"),
+        "a label map in colour": lambda: Image.new("RGB", (60, 80)).save(f"{lapa}/labels/9.png"),
+        "a label map that is a JPEG": lambda: Image.new("L", (60, 80)).save(f"{lapa}/labels/9.png", "JPEG"),
+    }.items():  # fmt: skip
+        yield case(f"predict: LaPa, {what}", f"{predict} lapa/test",
+                   lambda change=change: (make_lapa(Path("cache/LaPa")), change()))  # fmt: skip
+    for name in ("lapa/test", "folder", "folder/x", "synthfaces/no", "frl-london/x", "frl-london", "shards",
+                 "shards/..", "celebamask/val-0", "/", "no", "synthfaces/celeb/val/x"):  # fmt: skip
+        yield case(f"predict --data {name}", f"{predict} {name}")
+
+
 def full_size() -> Iterator[Case]:
     """``wsfp weights``, ``wsfp smoke`` and ``wsfp plan``."""
     case = partial(Case, "the full-size world")
@@ -650,6 +730,19 @@ def full_size() -> Iterator[Case]:
 
 CASES = [
     case
-    for cases in (photographs, parsers, runs, maps, boxes, options, outputs, label_maps, imported, full_size)
+    for cases in (
+        photographs,
+        parsers,
+        runs,
+        maps,
+        boxes,
+        options,
+        outputs,
+        label_maps,
+        imported,
+        results,
+        copies,
+        full_size,
+    )
     for case in cases()
 ]

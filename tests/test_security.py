@@ -11,11 +11,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import wsfp_helpers
-from tests.bad_inputs import EPS, photograph
+from tests.bad_inputs import CARD, EPS, photograph, write
+from tests.fixtures import make_folder, make_helen
 from wsfp_helpers.cli import app
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import ASSETS
 from wsfp_helpers.common.pictures import read_image
+from wsfp_helpers.data.folder import folder
 from wsfp_helpers.data.synthfaces import synthfaces
 from wsfp_helpers.profiles import Source
 
@@ -37,16 +39,24 @@ def offline(monkeypatch):
 
 @pytest.mark.promise("security", "the embedded profile with sockets blocked", "the usual", "the usual")
 def test_an_embedded_run_opens_no_socket(tmp_path, monkeypatch, offline):
-    monkeypatch.setattr(Source, "open", lambda self: synthfaces(self.split).subset(range(2)))
+    own = make_folder(tmp_path / "own")
+    few = {"synthfaces": lambda split: synthfaces(split).subset(range(2)), "folder": lambda split: folder(own)}
+    monkeypatch.setattr(Source, "open", lambda self: few[self.name](self.split))
     monkeypatch.setenv("WSFP_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     photograph()
+    make_helen(tmp_path / "helen")
+    write("maps/card.json", CARD | {"size": [160, 160]})
     short = "--set train.epochs=1 --set train.batch_size=2"
     fit = " ".join(f"--set parser.{each}" for each in ("fit.steps=1", "fit.batch=2", "copies=0", "rare_copies=0"))
     for command in (
         "doctor", "profile", "ccd --out boxes", f"train --out run {short}", "report run", "fcam --run run --out fcams",
         "pseudo --fcams fcams --out labels", f"parser --labels labels --out parser {fit}",
         "predict --parser parser/parser.safetensors --out maps", "evaluate --pred maps --gt maps",
+        "data verify own", "weights list", "systems list", "data merge helen --out merged",
+        "data shard folder --out shards",
+        "regions --fcams fcams --out regions", "systems add maps",
+        f"systems train mctformer+ --work work {short}", "systems train clip-es --work work",
         "parse a.jpg --out parsed", "export --out parser.onnx",
     ):  # fmt: skip
         result = CliRunner().invoke(app, command.split())

@@ -18,9 +18,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from tests.bad_inputs import CARD
-from wsfp_helpers.common.checkpoints import read_about, read_weights, save_weights
+from wsfp_helpers.common.checkpoints import (
+    read_about,
+    read_weights,
+    restore_state,
+    save_state,
+    save_weights,
+    step_of,
+)
 from wsfp_helpers.common.configs import plain, read_config
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import ASSETS, read_json, read_whole_rows
@@ -33,6 +41,7 @@ from wsfp_helpers.data.shards import shards
 from wsfp_helpers.detect.boxes import read_boxes
 from wsfp_helpers.method.fcam import FcamFolder
 from wsfp_helpers.palette import PALETTE
+from wsfp_helpers.parsing.load import load_parser
 from wsfp_helpers.profiles import Profile, profile
 from wsfp_helpers.systems.imported import read_card
 from wsfp_helpers.tooling.resnet38 import read_mxnet
@@ -73,6 +82,30 @@ def _index(path: Path) -> None:
         np.savez(file, facts=facts, ids=np.array(["a", "b"]), labels=labels, places=places, sizes=[2048])
 
 
+def _network() -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    network = nn.Linear(3, 2)
+    return network, torch.optim.AdamW(network.parameters())
+
+
+def _state(path: Path) -> None:
+    network, optimiser = _network()
+    network(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    save_state(path, {"network": network}, optimiser, step=1, scaler=None)
+
+
+def _go_on(path: Path) -> None:
+    network, optimiser = _network()
+    step_of(path)
+    restore_state(path, {"network": network}, optimiser, 5)
+
+
+def _parser(path: Path) -> None:
+    """The header of the shipped parser alone, so that damage meets it and not the weights."""
+    save_weights(path, {"a": torch.ones(1)}, wsfp=read_about(ASSETS / "parser_weak.safetensors"))
+
+
 READERS: dict[str, tuple[str, Callable[[Path], object], list[bytes]]] = {
     "pictures": ("a.jpg", read_image, _PICTURES),
     "sizes": ("a.jpg", picture_size, _PICTURES),
@@ -86,6 +119,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object], list[bytes]]] = {
     "weights": ("a.safetensors", read_weights, [_SAFE]),
     "headers": ("a.safetensors", read_about, [_SAFE]),
     "state dicts": ("a.pth", read_weights, [_written(lambda path: torch.save({"a": torch.ones(2)}, path))]),
+    "training states": ("state.safetensors", _go_on, [_written(_state)]),
+    "parsers": ("parser.safetensors", load_parser, [_written(_parser)]),
     "activation maps": ("a.safetensors", _fcams, [_SAFE]),
     "points": ("a.tem", read_points, [f"{POINTS}\n".encode() + b"1.5\t2.5\n" * POINTS]),
     "lists of Helen": ("a.txt", read_list, [b"1 , 10_1\n2 , 11_2\n"]),

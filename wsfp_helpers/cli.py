@@ -196,7 +196,10 @@ def _seeds(text: str) -> list[int]:
         raise InputError(
             f"--seeds is {text!r}: expected numbers from 0 to {LAST_SEED} with commas between them, for example 0,1,2"
         )
-    return [int(seed) for seed in seeds]
+    numbers = [int(seed) for seed in seeds]
+    if len(set(numbers)) != len(numbers):
+        raise InputError(f"--seeds is {text!r}: expected each number once, for a second time gives the same again")
+    return numbers
 
 
 @app.command()
@@ -300,9 +303,19 @@ def data_merge(
         helen.merge(root, out)
         typer.echo(f"label maps in {out}, a folder for each split")
         return
+    if not (root / celebamask.MAPPING).exists() and root.is_dir() and not (root / celebamask.IMAGES).is_dir():
+        raise InputError(
+            f"{root} is no copy of CelebAMask-HQ ({celebamask.IMAGES}/) or Helen (exemplars.txt, or "
+            f"train/*_label.png): choose the folder of one; those of other sets are label maps already"
+        )
     faults = celebamask.merge(root, out)
     typer.echo(
-        "\n".join([f"label maps in {out}/train, val and test; faulty pictures: {len(faults)}", *faults.values()])
+        "\n".join(
+            [
+                f"label maps in {out}/train, val and test; faulty pictures: {len(faults)}",
+                *map(one_line, faults.values()),
+            ]
+        )
     )
     if faults:
         raise typer.Exit(1)
@@ -729,7 +742,7 @@ def systems_add(
 def _systems(names: list[str] | None) -> list[str]:
     from wsfp_helpers.systems.every import SYSTEMS, find_system
 
-    return [find_system(name).title.lower() for name in names] if names else list(SYSTEMS)
+    return list(dict.fromkeys(find_system(name).title.lower() for name in names)) if names else list(SYSTEMS)
 
 
 def _page(path: Path) -> str:

@@ -470,3 +470,19 @@ def test_a_line_that_is_no_object_is_named(tmp_path, line):
     path.write_bytes(path.read_bytes() + line + b"\n")
     with pytest.raises(InputError, match=r"rows\.jsonl, line 2 is no JSON object: restore the file, or remove it"):
         read_whole_rows(path, "rows")
+
+
+def test_an_array_that_is_damaged_is_named(tmp_path):
+    array = np.arange(12.0).reshape(3, 4)
+    files.write_array(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(files.read_array(tmp_path / "a.npy"), array)
+    whole = (tmp_path / "a.npy").read_bytes()
+    for content in (b"", b"text", whole[:20], whole[:-8]):
+        (tmp_path / "a.npy").write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.npy is no array, or not whole: remove it"):
+            files.read_array(tmp_path / "a.npy")
+    np.savez(tmp_path / "b.npy", array)
+    with pytest.raises(InputError, match="archive of some"):
+        files.read_array(tmp_path / "b.npy.npz")
+    with pytest.raises(InputError, match="no array at"):
+        files.read_array(tmp_path / "c.npy")

@@ -81,3 +81,11 @@ def test_a_file_of_something_else_is_no_scoreboard(tmp_path):
     with pytest.raises(InputError, match="not a scoreboard"):
         capstone.score(mend, "me", board)
     assert board.read_text() == '{"a": 1}'
+
+
+@pytest.mark.parametrize("entry", ['{"name": "a", "mean_f1": "x"}', '{"name": "a", "mean_f1": null}', '{"name": "a"}'])
+def test_a_scoreboard_that_was_edited_is_named(entry, tmp_path):
+    board = tmp_path / "scores.json"
+    board.write_text(f"[{entry}]")
+    with pytest.raises(InputError, match="not a scoreboard"):
+        capstone.score(mend, "me", board)

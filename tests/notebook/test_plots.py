@@ -215,3 +215,33 @@ def test_seed_curves_have_a_panel_a_weight():
     for axis in figure.axes:  # a value without a seed keeps its place
         assert all(axis.get_xlim()[0] <= x <= axis.get_xlim()[1] for x in axis.get_xticks())
     assert "Title" in figure.get_suptitle() and figure.get_supylabel() == "F1"
+
+
+PICTURE, LABELS = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: plots.show(None, "a figure"), "expected a figure, got NoneType"),
+        (lambda: plots.show(plots.gallery([PICTURE], ["a"]), None), "needs alternative text"),
+        (lambda: plots.overlay(PICTURE, LABELS[:2]), r"shape \(4, 6\), the label map \(2, 6\)"),
+        (lambda: plots.overlay(PICTURE, LABELS + 0.5), r"class ids, got float64"),
+        (lambda: plots.overlay(PICTURE, None), "class ids, got object"),
+        (lambda: plots.overlay(PICTURE, LABELS.astype(int) - 1), "from 0 to 255, got -1"),
+        (lambda: plots.overlay(LABELS, LABELS), r"picture \(H, W, 3\) uint8, got uint8 of the shape \(4, 6\)"),
+        (lambda: plots.overlay(PICTURE / 255, LABELS), "picture .* got float64"),
+        (lambda: plots.face_and_map(PICTURE, PICTURE), r"label map \(H, W\)"),
+        (lambda: plots.heat(PICTURE, np.zeros((2, 2, 2))), r"expected one map \(h, w\)"),
+        (lambda: plots.heat(None, np.zeros((2, 2))), "picture .* got object"),
+        (lambda: plots.gallery([], []), "gallery: no pictures"),
+        (lambda: plots.gallery([PICTURE], []), "1 pictures need as many titles, got 0"),
+        (lambda: plots.bars({}, [], "t", "l"), "bars: no series"),
+        (lambda: plots.bars({"a": [1]}, ["x", "y"], "t", "l"), "a has 1 values for 2 names"),
+        (lambda: plots.seed_bars({}, "t", "l"), "seed_bars: no values"),
+        (lambda: plots.seed_curves({}, "t", "l"), "seed_curves: no series"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(draw, words):
+    with pytest.raises(InputError, match=words):
+        draw()

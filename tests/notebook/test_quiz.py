@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tools.notebooks import NOTEBOOKS
+from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.notebook import quiz
 
 NUMBERS = sorted(path.stem[:2] for path in quiz.FOLDER.glob("*.toml"))
@@ -63,3 +64,9 @@ def test_the_right_option_is_not_always_in_the_same_place():
     assert all(places.count(place) < 0.6 * len(places) for place in range(3))
     longest = [max(q.options, key=lambda o: len(o.text)).right for number in NUMBERS for q in quiz.questions(number)]
     assert sum(longest) < 0.7 * len(longest), "the longest option is right too often"
+
+
+@pytest.mark.parametrize("number", ["99", "2", 2, None, "../02"])
+def test_questions_of_no_notebook_are_refused(number):
+    with pytest.raises(InputError, match=r"no questions of a notebook .*: expected one of 00, 01"):
+        quiz.quiz(number)

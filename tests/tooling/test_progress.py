@@ -67,7 +67,10 @@ def test_under_way_the_last_checkpoint_is_asked(run, reported, tmp_path):
     assert progress.report(tmp_path, 6) == reported[1]
 
 
-@pytest.mark.parametrize("line", ["{}", '{"step": 1}', '{"step": "x", "loss": 1}', '{"step": 1, "loss": []}'])
+@pytest.mark.parametrize(
+    "line",
+    ["{}", '{"step": 1}', '{"step": Infinity, "loss": 1}', '{"step": "x", "loss": 1}', '{"step": 1, "loss": []}'],
+)
 def test_metrics_that_were_edited_are_named(line, run, tmp_path):
     for name in ("config.json", CHECKPOINT):
         (tmp_path / name).write_bytes((run / name).read_bytes())

@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 from fixtures import make_celebamask, make_folder, make_helen, make_helen_relabelled, make_lapa, picture, save
+from PIL import Image
 
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.data import frl, helen, lapa
@@ -167,3 +168,20 @@ def test_unknown_layouts(tmp_path):
         verify(tmp_path / "none")
     with pytest.raises(InputError, match="has no known layout: expected CelebAMask-HQ"):
         verify(tmp_path)
+
+
+def test_names_of_any_bytes_are_one_line_of_the_report(tmp_path):
+    root = make_celebamask(tmp_path / "c")
+    names = ("\u00b2_skin.png", "\u0663_skin.png", "a\nb\x1b[2J.png")
+    for name in names:
+        (root / "CelebAMask-HQ-mask-anno" / "0" / name).write_bytes(b"")
+    report = verify(root)
+    assert len(texts(report, "orphan")) == len(names)
+    assert "\x1b" not in str(report) and "a\\nb\\x1b[2J.png is no part mask" in str(report)
+
+
+def test_a_label_map_that_is_a_jpeg_is_a_fault(tmp_path):
+    root = make_folder(tmp_path / "f")
+    with Image.open(root / "labels" / "a.png") as label_map:
+        label_map.copy().save(root / "labels" / "a.png", "JPEG")
+    assert ["JPEG" in text for text in texts(verify(root), "unreadable")] == [True]

@@ -158,9 +158,8 @@ def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
         load_strictly(module, parts.get(name, {}), path, advice)
     if more := sorted(parts.keys() - modules.keys() - {"optimiser"}):
         raise InputError(f"{path} is of another training: it holds {more[0]}; {advice}")
-    about, memory = read_about(path, "training state"), parts.get("optimiser", {})
-    step = about.get("step") if isinstance(about, dict) else None
-    if type(step) is not int or not 1 <= step <= steps:
+    step, about, memory = step_of(path), read_about(path, "training state"), parts.get("optimiser", {})
+    if step > steps:
         raise InputError(f"{path} is the state after step {step}: expected one from 1 to {steps}; {advice}")
     every = _remembered_shapes(optimiser)
     complete = len(memory) == about.pop("remembered", len(every))
@@ -172,6 +171,17 @@ def restore_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
         entries.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
     return about
+
+
+def step_of(path: Path) -> int:
+    """The step after which :func:`save_state` wrote a file; raises :class:`InputError` where it does not say."""
+    about = read_about(path, "training state")
+    step = about.get("step") if isinstance(about, dict) else None
+    if type(step) is not int or step < 1:
+        raise InputError(
+            f"{path} is the state after step {step}: expected a number from 1 on; take a new run directory"
+        )
+    return step
 
 
 def _is_memory(memory: Mapping[str, Tensor], every: Mapping[str, tuple[int, ...]], step: int, scaled: bool) -> bool:

@@ -373,6 +373,18 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_array(path: str | Path) -> np.ndarray:
+    """Read what :func:`write_array` wrote; raises :class:`InputError` when it is missing, damaged or something else."""
+    path = existing_file(path, "array")
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path} is no array, or not whole: remove it, and the same command makes it again") from error
+    if not isinstance(found, np.ndarray):
+        raise InputError(f"{path} is no array, but an archive of some: remove it, and the same command makes it again")
+    return found
+
+
 def write_array(path: str | Path, array: np.ndarray) -> None:
     """Write an array as ``.npy``, atomically."""
     with atomic_path(path) as part, part.open("wb") as file:

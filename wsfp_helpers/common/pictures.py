@@ -93,10 +93,20 @@ def read_label_map(path: str | Path, classes: int) -> np.ndarray:
 
 def as_label_map(picture: Image.Image, classes: int, path: str | Path) -> np.ndarray:
     """An open index PNG as :func:`read_label_map` gives it, but read-only; ``path`` is for the sentence of an error."""
+    check_png(picture.format, path)
     check_mode(picture.mode, path)
     label_map = np.asarray(picture)
     check_label_values(label_map, classes, path)
     return label_map
+
+
+def check_png(form: str | None, path: str | Path) -> None:
+    """Raise :class:`InputError` when an image of the format ``form`` is no PNG: JPEG changes class ids."""
+    if form != "PNG":
+        raise InputError(
+            f"{path} is a {form} file, whatever its name says: expected a PNG, which keeps every class id; write it "
+            f"again from the label map that it was made of"
+        )
 
 
 def check_mode(mode: str, path: str | Path) -> None:

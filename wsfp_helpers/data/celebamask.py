@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from wsfp_helpers.common.cache import label_table
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import claim_folder, existing, hold_folder, read_rows
-from wsfp_helpers.common.pictures import open_picture, read_label_map, write_index_png
+from wsfp_helpers.common.pictures import check_png, open_picture, read_label_map, write_index_png
 from wsfp_helpers.common.threads import in_threads
 from wsfp_helpers.data.faces import Faces, announce, present_classes
 from wsfp_helpers.data.folder import PictureFiles, check_there
@@ -157,6 +157,7 @@ def read_part(path: Path) -> np.ndarray:
     with open_picture(path) as picture:
         if picture.size != (MAP_SIZE, MAP_SIZE):
             raise InputError(f"{path} is {picture.width} x {picture.height}: expected {MAP_SIZE} x {MAP_SIZE}")
+        check_png(picture.format, path)
         return np.array(picture.convert("L")) != 0
 
 

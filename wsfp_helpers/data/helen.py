@@ -49,9 +49,12 @@ def merge(root: str | Path, out: str | Path) -> None:
     """
     root, out = Path(root), Path(out)
     splits = LISTS if is_smith(root) else [split for split in RELABELLED if (root / split).is_dir()]
+    every = {
+        split: helen(root, split) for split in splits
+    }  # reads all, so that a fault is told before anything is written
     with hold_folder(out):
         claim_folder(out, {"source": str(root.resolve())}, "label maps", "*/*.png")
-        for faces, split in ((helen(root, split), split) for split in splits):
+        for split, faces in every.items():
             for i, key in enumerate(faces.ids):
                 path = out / split / f"{key}.png"
                 if not path.exists():
@@ -82,7 +85,7 @@ def _smith(root: Path, split: str) -> Faces:
 
 def read_list(path: Path) -> list[str]:
     """Ids of a list with lines ``index , name``; raises :class:`InputError` naming a line of another form."""
-    return [name for (name,) in read_rows(path, "list of Helen", r"\d+\s*,\s*([\w.-]+)", "'index , name'")]
+    return [name for (name,) in read_rows(path, "list of Helen", r"\d+\s*,\s*(\w[\w.-]*)", "'index , name'")]
 
 
 def picture_path(root: Path, key: str) -> Path:

@@ -26,11 +26,11 @@ from tqdm.auto import tqdm
 from wsfp_helpers.common.accelerator import new_accelerator, own_share
 from wsfp_helpers.common.checkpoints import (
     load_strictly,
-    read_about,
     read_weights,
     restore_state,
     save_state,
     save_weights,
+    step_of,
 )
 from wsfp_helpers.common.configs import LAST_SEED, check_range
 from wsfp_helpers.common.errors import InputError
@@ -392,7 +392,7 @@ def newest_weights(run: Path, config: TrainConfig) -> tuple[dict[str, Tensor], i
     if config.ema:
         start = "ema.module."
     own = {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
-    return own, int(read_about(path, "training state").get("step", -1))
+    return own, step_of(path)
 
 
 def make_augmentation(

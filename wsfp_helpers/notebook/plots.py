@@ -6,7 +6,7 @@ Every function that draws returns a matplotlib ``Figure``; :func:`show` puts it 
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Literal
 
 import matplotlib.pyplot as plt
@@ -35,6 +35,8 @@ DPI = 110
 
 def show(figure: Figure, alt: str) -> None:
     """Display a figure as PNG with ``alt`` as its alternative text, and close it; raises as :func:`show_png`."""
+    if not isinstance(figure, Figure):
+        raise InputError(f"show: expected a figure, got {type(figure).__name__}; does your function return it?")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
     plt.close(figure)
@@ -47,7 +49,7 @@ def show_png(data: bytes, alt: str) -> None:
     JupyterLab shows a bare PNG without alternative text, so the output also has an ``img`` element, which it and
     nbconvert prefer; other viewers take the PNG with ``alt`` in its metadata.  Raises :class:`InputError` without text.
     """
-    if not alt.strip():
+    if not isinstance(alt, str) or not alt.strip():
         raise InputError("a figure needs alternative text: say in alt=... what one sees")
     png = base64.b64encode(data).decode()
     image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}" style="max-width: 100%">'
@@ -60,6 +62,9 @@ def show_png(data: bytes, alt: str) -> None:
 
 def overlay(image: np.ndarray, label_map: np.ndarray, scheme: Scheme = CELEBAMASK, opacity: float = 0.55) -> np.ndarray:
     """Fig. 4: picture ``(H, W, 3)`` uint8 under the colours of a label map ``(H, W)``, but for background and 255."""
+    image, label_map = _picture(image), _labels(label_map)
+    if image.shape[:2] != label_map.shape:
+        raise InputError(f"overlay: the picture has the shape {image.shape[:2]}, the label map {label_map.shape}")
     painted = paint(label_map, scheme)
     mixed = (1 - opacity) * image + opacity * painted
     clear = (label_map == 0) | (label_map == IGNORE)
@@ -68,6 +73,9 @@ def overlay(image: np.ndarray, label_map: np.ndarray, scheme: Scheme = CELEBAMAS
 
 def heat(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
     """Map ``(h, w)`` in [0, 1], enlarged to the picture ``(H, W, 3)`` uint8, in colours on its grey copy; uint8."""
+    image, activation = _picture(image), np.asarray(activation)
+    if activation.ndim != 2 or not activation.size:
+        raise InputError(f"heat: expected one map (h, w), got the shape {activation.shape}")
     size = image.shape[1::-1]
     enlarged = np.array(Image.fromarray(np.asarray(activation, np.float32)).resize(size, Image.Resampling.BILINEAR))
     colours = 255 * colormaps[MAP_COLOURS](enlarged)[..., :3]
@@ -84,6 +92,9 @@ def gallery(
     scheme: Scheme = CELEBAMASK,
 ) -> Figure:
     """Pictures ``(H, W, 3)`` in a grid, each with its title; ``classes`` are listed in a legend of the palette."""
+    _some(pictures, "gallery: no pictures")
+    if len(titles) != len(pictures):
+        raise InputError(f"gallery: {len(pictures)} pictures need as many titles, got {len(titles)}")
     columns = min(columns, len(pictures))
     figure, axes = _grid(len(pictures), columns, size, title)
     for axis, picture, name in zip(axes, pictures, titles, strict=True):
@@ -98,6 +109,7 @@ def face_and_map(
     image: np.ndarray, label_map: np.ndarray, scheme: Scheme = CELEBAMASK, title: str = "A face and its label map"
 ) -> Figure:
     """Picture, label map and both together, with a legend of the classes that the map has."""
+    label_map = _labels(label_map)
     present = [value for value in np.unique(label_map) if value != 0]
     return gallery(
         [image, paint(label_map, scheme), overlay(image, label_map, scheme)],
@@ -159,6 +171,9 @@ def bars(
     errors: Mapping[str, Sequence[float]] | None = None, category_label: str = "",
 ) -> Figure:  # fmt: skip
     """Grouped bars: a group for each name, a bar in it for each series; ``errors`` are half-lengths of whiskers."""
+    _some(series, "bars: no series")
+    if wrong := next((name for name, values in series.items() if len(values) != len(names)), None):
+        raise InputError(f"bars: {wrong} has {len(series[wrong])} values for {len(names)} names")
     inches = np.clip(0.3 * len(names) * (len(series) + 1), 6, 11)
     figure, axis = plt.subplots(figsize=(inches, 3.4), layout="constrained")
     places, width = np.arange(len(names)), 0.8 / len(series)
@@ -195,6 +210,7 @@ def curves(
 
 def seed_bars(values: Mapping[str, Sequence[float | None]], title: str, label: str) -> Figure:
     """Horizontal bars, one for each name of ``values``: the mean over the seeds, with a dot for each seed."""
+    _some(values, "seed_bars: no values")
     known = {name: np.array(seeds, float) for name, seeds in values.items()}
     figure, axis = plt.subplots(figsize=(7.5, 1.1 + 0.34 * len(values)), layout="constrained")
     sns.barplot(known, orient="h", errorbar=None, color=COLOURS[5], saturation=1, width=0.66, ax=axis)
@@ -206,6 +222,7 @@ def seed_bars(values: Mapping[str, Sequence[float | None]], title: str, label: s
 
 def seed_curves(series: Mapping[str, Mapping[float, Sequence[float | None]]], title: str, label: str) -> Figure:
     """One panel for each name of ``series``: means over the seeds against the value, with a dot for each seed."""
+    _some(series, "seed_curves: no series")
     columns = min(3, len(series))
     rows = -(-len(series) // columns)
     figure, axes = plt.subplots(
@@ -225,6 +242,29 @@ def seed_curves(series: Mapping[str, Mapping[float, Sequence[float | None]]], ti
     figure.suptitle(f"{title} (line: mean, small dots: single seeds)", fontsize=11)
     figure.supylabel(label, fontsize=10)
     return figure
+
+
+def _some(given: Sized, what: str) -> None:
+    if not len(given):
+        raise InputError(f"{what}: expected at least one")
+
+
+def _picture(image: np.ndarray) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
+        raise InputError(f"expected a picture (H, W, 3) uint8, got {image.dtype} of the shape {image.shape}")
+    return image
+
+
+def _labels(label_map: np.ndarray) -> np.ndarray:
+    label_map = np.asarray(label_map)
+    if label_map.ndim != 2 or label_map.dtype.kind not in "ui" or not label_map.size:
+        raise InputError(
+            f"expected a label map (H, W) of class ids, got {label_map.dtype} of the shape {label_map.shape}"
+        )
+    if label_map.min() < 0 or label_map.max() > IGNORE:
+        raise InputError(f"expected class ids from 0 to {IGNORE}, got {label_map.min()} to {label_map.max()}")
+    return label_map
 
 
 def _finish(axis: Axes, grid: Literal["x", "y"] = "y", legend: bool = False) -> None:

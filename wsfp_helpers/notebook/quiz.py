@@ -13,6 +13,8 @@ from pathlib import Path
 
 from IPython.display import display
 
+from wsfp_helpers.common.errors import InputError
+
 FOLDER = Path(__file__).parent / "questions"
 
 
@@ -39,6 +41,9 @@ def questions(notebook: str) -> list[Question]:
     The file ``questions/NN.toml`` has tables ``[[question]]`` with ``ask``, ``right = [text, why]`` and ``wrong``, a
     list of such pairs.
     """
+    known = sorted(path.stem for path in FOLDER.glob("*.toml"))
+    if notebook not in known:
+        raise InputError(f"no questions of a notebook {notebook!r}: expected one of {', '.join(known)}")
     content = tomllib.loads((FOLDER / f"{notebook}.toml").read_text(encoding="utf-8"))
     found = []
     for entry in content["question"]:

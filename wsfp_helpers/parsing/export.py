@@ -104,6 +104,8 @@ def export(parsers: Mapping[str, LightParser], path: str | Path, weights: str = 
 
 def export_parser(which: str | Path, path: str | Path, weights: str = "float16") -> Agreement:
     """:func:`export` of a shipped parser or of a file of ``wsfp parser``; its output is called ``probabilities``."""
+    if Path(path).suffix.lower() != ".onnx":
+        raise InputError(f"--out is {path}: expected a file that ends in .onnx, which is written anew")
     parser = load_parser(which)
     if not isinstance(parser, LightParser):
         raise InputError(

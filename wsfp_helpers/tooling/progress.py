@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import default_collate
 from tqdm.auto import tqdm
 
-from wsfp_helpers.common.checkpoints import load_strictly, read_about
+from wsfp_helpers.common.checkpoints import load_strictly, step_of
 from wsfp_helpers.common.errors import InputError
 from wsfp_helpers.common.files import append_row, atomic_path
 from wsfp_helpers.common.machine import device
@@ -104,7 +104,7 @@ def format_report(row: dict) -> str:
 
 
 def _step(run: Path) -> int:
-    return int(read_about(run / CHECKPOINT, "training state").get("step", -1))
+    return step_of(run / CHECKPOINT)
 
 
 def _newest(run: Path, config: Profile, vlm: VisionLanguageModel | None) -> tuple[int, list[float], DisFaceRep]:
@@ -113,7 +113,7 @@ def _newest(run: Path, config: Profile, vlm: VisionLanguageModel | None) -> tupl
     rows = read_metrics(run)
     try:
         steps, losses = [int(row["step"]) for row in rows], [float(row["loss"]) for row in rows]
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{run / METRICS} has a line without the numbers step and loss: it was edited; restore it"
         ) from error

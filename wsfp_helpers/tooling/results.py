@@ -230,12 +230,25 @@ def stored(name: str, words: str, command: str, metrics: Sequence[str] = ("mean_
 def _check(content: object, path: Path) -> None:
     if not isinstance(content, Mapping) or tuple(content) != KEYS:
         raise InputError(f"{path} is not a results file: expected an object with {', '.join(KEYS)}")
-    for each in content["rows"]:
-        if tuple(each) != ROW_KEYS:
-            raise InputError(f"{path} has a row with {', '.join(each)}: expected {', '.join(ROW_KEYS)}")
-        seeds = len(each["seeds"])
-        if seeds == 0 or any(len(values) != seeds for values in each["per_class"].values()):
-            raise InputError(f"{path}: row {each['name']!r} needs one value per seed, also for every class")
+    advice = "it was edited; restore it, or remove it and run its command again"
+    *facts, rows = content.values()
+    if not all(isinstance(fact, str) for fact in facts) or not isinstance(rows, list):
+        raise InputError(f"{path} is not a results file: expected a list of rows, and texts beside it; {advice}")
+    for number, each in enumerate(rows, 1):
+        if not isinstance(each, Mapping) or tuple(each) != ROW_KEYS:
+            raise InputError(f"{path}: row {number} does not have {', '.join(ROW_KEYS)}; {advice}")
+        *words, seeds, per_class = each.values()
+        if not all(isinstance(word, str) for word in words) or not isinstance(per_class, Mapping):
+            raise InputError(f"{path}: row {number} needs texts, seeds and an object of classes; {advice}")
+        columns = [seeds, *per_class.values()]
+        if not seeds or not all(_is_column(column) and len(column) == len(seeds) for column in columns):
+            raise InputError(
+                f"{path}: row {each['name']!r} needs one number (or null) per seed, also for every class; {advice}"
+            )
+
+
+def _is_column(values: object) -> bool:
+    return isinstance(values, list) and all(value is None or type(value) in (int, float) for value in values)
 
 
 def format_page(name: str, content: Mapping) -> str:

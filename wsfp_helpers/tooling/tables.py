@@ -14,7 +14,7 @@ from scipy.stats import kendalltau
 
 from wsfp_helpers.common.cache import cache_dir
 from wsfp_helpers.common.configs import differences, key_of
-from wsfp_helpers.common.files import sha256_of, write_array, write_json
+from wsfp_helpers.common.files import read_array, sha256_of, write_array, write_json
 from wsfp_helpers.common.pictures import resize_label_map
 from wsfp_helpers.data.faces import Faces
 from wsfp_helpers.data.frl import find_frl_london
@@ -122,7 +122,7 @@ def _imported(config: Profile, work: Path | None) -> list[dict[str, object]]:
     """Rows of Table 1 for the folders that were added."""
     rows = []
     for place in sorted((work or cache_dir()).glob(f"{IMPORTED}/*/{CARD}")):
-        card, matrices = read_card(place.parent), np.load(place.with_name("matrices.npy"), allow_pickle=False)
+        card, matrices = read_card(place.parent), read_array(place.with_name("matrices.npy"))
         column = COLUMNS[0] if card.part == "train" else card.part
         name = (
             f"{card.system} (imported: {card.paper}, commit {card.commit}, {card.weights}, run by {card.by}): {column}"
@@ -271,7 +271,7 @@ class Study:
             known = path.parent / f"matrices-{data}-{len(faces)}-{way}-{key}.npy"
             if not known.exists():
                 write_array(known, score_parser(load_parser(path), faces, f"{name}, seed {seed}", table))
-            result.append(np.load(known, allow_pickle=False))
+            result.append(read_array(known))
         return np.stack(result)
 
 

@@ -1,5 +1,6 @@
 """``wsfp data verify``: go through a copy of a data set and list everything that is wrong with it."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,10 +9,17 @@ from pathlib import Path
 import numpy as np
 from tqdm.contrib.concurrent import thread_map
 
-from wsfp_helpers.common.errors import InputError
+from wsfp_helpers.common.errors import InputError, one_line
 from wsfp_helpers.common.files import existing, sha256_of
 from wsfp_helpers.common.machine import cpu_count
-from wsfp_helpers.common.pictures import check_label_values, check_mode, open_picture, picture_size, read_image
+from wsfp_helpers.common.pictures import (
+    check_label_values,
+    check_mode,
+    check_png,
+    open_picture,
+    picture_size,
+    read_image,
+)
 from wsfp_helpers.data import celebamask, frl, helen, lapa
 from wsfp_helpers.data.folder import pictures_by_id
 from wsfp_helpers.labels import CELEBAMASK, LAPA, Scheme
@@ -68,7 +76,8 @@ class Report:
             if found:
                 lines += [f"{words}: {len(found)}", *(f"  {text}" for text in found[:SHOWN])]
                 lines += [f"  and {len(found) - SHOWN} more"] * (len(found) > SHOWN)
-        return "\n".join([*lines, "no fault found" if self.ok else f"faults found: {len(self.faults)}"])
+        lines.append("no fault found" if self.ok else f"faults found: {len(self.faults)}")
+        return "\n".join(map(one_line, lines))
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,11 @@ def _parts(report: Report) -> dict[str, list[_Map]]:
     found = defaultdict(list)
     for file in sorted((report.path / celebamask.PART_MASKS).glob("*/*.png")):
         key, _, part = file.stem.partition("_")
-        if key.isdigit() and part in CELEBAMASK.components and file == celebamask.part_path(report.path, key, part):
+        if (
+            re.fullmatch("[0-9]{1,9}", key)
+            and part in CELEBAMASK.components
+            and file == celebamask.part_path(report.path, key, part)
+        ):
             found[str(int(key))].append(_Map(file, binary=True, size=_CELEBAMASK_SIZE))
         else:
             report.add("orphan", f"{file} is no part mask: expected {{id // 2000}}/{{id:05d}}_{{part}}.png")
@@ -268,6 +281,7 @@ def _check_map(file: _Map) -> tuple[list[Fault], Look | None]:
     try:
         with open_picture(path) as picture:
             mode, values, grey = picture.mode, np.array(picture), np.array(picture.convert("L"))
+            check_png(picture.format, path)
     except InputError as error:
         return [Fault("unreadable", str(error))], None
     seen = None
