@@ -59,7 +59,7 @@ class Outcome:
     error: BaseException | None
 
 
-NOTES = r"[a-z0-9_.]+: .* \(not .*\)|computing on the CPU: .*|.*\d%\|.*| *"
+NOTES = r"[a-z0-9_.]+: .* \(not .*\)|computing on the CPU: .*|.*\d%\|.*|.*\d[a-z]+ \[\d\d:\d\d.*\]| *"
 """What commands say on stderr of a run that goes well: changed settings, why it takes long, and how far it is."""
 
 
@@ -72,7 +72,6 @@ def run(case: Case) -> Outcome:
             result = CliRunner().invoke(app, shlex.split(case.command), env={"WSFP_CACHE": f"{place}/cache"})
             after = _files()
         lines = (result.stderr if case.code == 2 else result.stdout).splitlines()
-        lines = [line for line in lines if line.strip() and "it/s" not in line]  # a bar of progress is no sentence
         said = [line for line in lines if case.code == 2 or line.startswith("failed: ")]
         said = [line for line in said if not re.fullmatch(NOTES, line)]
         changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
@@ -471,15 +470,19 @@ def outputs() -> Iterator[Case]:
         yield case(f"parse --json {name}", f"parse a.jpg --parser weak --out out --json {name}", photograph)
     if hasattr(os, "mkfifo"):
         yield case("doctor --json is a pipe", "doctor --json a.json", lambda: os.mkfifo("a.json"))
+        yield case("export --out is a pipe", "export --out p.onnx", lambda: os.mkfifo("p.onnx"))
     yield case("page --weights int4", "page --out out --weights int4")
     yield case("export --weights int4", "export --out p.onnx --weights int4")
     for name in ("a.jpg", "p", "p.safetensors"):
         yield case(f"export --out {name}", f"export --out {name}", photograph)
+    yield case("export --out is below a file", "export --out a.jpg/p.onnx", photograph)
     yield case("export of no parser", "export --out p.onnx --parser p.safetensors")
     for change in ("detector=x", "vlm=x", "general_vlm=x", "theta=2", "subset=0", "train_data=3"):
         yield case(f"profile --set {change}", f"profile embedded --set {change}")
     yield case("report of no run", "report out")
     yield case("systems train of no system", "systems train x")
+    for command in ("train mctformer+", "cost mctformer+", "tune mctformer+", "run mctformer+"):
+        yield case(f"systems {command} with boxes that are not there", f"systems {command} --boxes no.jsonl")
 
 
 def pair(name: str, content: object) -> None:
@@ -533,6 +536,7 @@ def label_maps() -> Iterator[Case]:
     yield case("verify: a file", "data verify a", partial(write, "a", "text"))
     yield case("verify: an unknown layout", "data verify a", partial(write, "a/b.txt", "text"))
     yield case("merge: not there", "data merge no --out out")
+    yield case("merge: into the copy itself", "data merge a --out b/../a", lambda: (os.mkdir("a"), os.mkdir("b")))
     for name in ("CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"):
         for what, content in {
             "empty": b"", "no list": b"<html>\n", "no text": b"\xff\xfe\0\0",

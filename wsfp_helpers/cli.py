@@ -126,12 +126,25 @@ Part = Annotated[str, typer.Option(help="Data of the profile: train, val or test
 Seed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed of every random choice.")]
 Shard = Annotated[str, typer.Option(help="I/N: this process does share I (from 0) of N.")]
 Seeds = Annotated[str, typer.Option(help="Seeds, with commas between them.")]
-Boxes = Annotated[str, typer.Option(help="Boxes of the training set: boxes.jsonl of wsfp ccd, or shipped.")]
 Work = Annotated[
     Path | None, typer.Option(file_okay=False, help="Folder of the run directories (default: in the cache).")
 ]
 Results = Annotated[Path, typer.Option(file_okay=False, help="Folder of the results.")]
 Names = Annotated[list[str] | None, typer.Argument(help="Systems (default: all; wsfp systems list).")]
+
+
+def _boxes_file(boxes: str) -> str:
+    from wsfp_helpers.common.files import existing_file
+
+    if boxes != "shipped":  # looked for now, since some trainings open them late, or not at all
+        existing_file(boxes, "boxes file", "boxes.jsonl")
+    return boxes
+
+
+Boxes = Annotated[
+    str,
+    typer.Option(callback=_boxes_file, help="Boxes of the training set: boxes.jsonl of wsfp ccd, or shipped."),
+]
 
 
 def _json_file(path: Path | None) -> Path | None:
@@ -299,6 +312,8 @@ def data_merge(
     """
     from wsfp_helpers.data import celebamask, helen
 
+    if out.resolve() == root.resolve():
+        raise InputError(f"{out} is the folder of the copy itself: choose another for --out")
     if helen.is_helen(root):
         helen.merge(root, out)
         typer.echo(f"label maps in {out}, a folder for each split")

@@ -86,12 +86,12 @@ def export(parsers: Mapping[str, LightParser], path: str | Path, weights: str = 
     """
     onnx, _ = _libraries()
     check_weights(weights)
-    model = onnx_model(parsers)
-    if weights != "float32":
-        _store(model, weights)
-    onnx.helper.set_model_props(model, metadata(parsers, weights))
-    onnx.checker.check_model(model, full_check=True)
-    with atomic_path(path) as part:
+    with atomic_path(path) as part:  # first, for the model takes long and the path may be none that can be written
+        model = onnx_model(parsers)
+        if weights != "float32":
+            _store(model, weights)
+        onnx.helper.set_model_props(model, metadata(parsers, weights))
+        onnx.checker.check_model(model, full_check=True)
         part.write_bytes(model.SerializeToString())
         agreement = agree(part, parsers)
         if agreement.same < SAME:
