@@ -91,7 +91,7 @@ def _plain(sentence: str, place: str) -> str:
     sentence = re.sub(
         r"process \d+ on \S+ since \S+ \S+ \([^)]*\)", "process 4711 on HOST since DATE (COMMAND)", sentence
     )
-    sentence = re.sub(r"embedded null .*", "embedded null ...", sentence)  # which every Python says in its own words
+    sentence = re.sub(r"Value error, .*embedded null .*", "Value error, (...)", sentence)
     sentence = re.sub(r"(not valid JSON|cannot be read as [^(]*[^( ]|cannot be built) ?\(.*\):", r"\1 (...):", sentence)
     return re.sub(r"x{100,}", "xxx...", re.sub(r"(x{100}/)+", "xxx.../", sentence))
 
