@@ -94,6 +94,10 @@ def _leave(code: int) -> NoReturn:
 
     for process in active_children():
         process.terminate()
+    if "wsfp_helpers.common.accelerator" in sys.modules:
+        from wsfp_helpers.common.accelerator import leave
+
+        atexit.unregister(leave)  # which would wait for other processes
     atexit._run_exitfuncs()
     os._exit(code)
 

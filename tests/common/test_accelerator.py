@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fixtures import CONFIG, same, tiny_faces, tiny_vit
+from fixtures import CONFIG, run_in_processes, same, tiny_faces, tiny_vit
 from torch import nn
 
 from wsfp_helpers.common.accelerator import new_accelerator
@@ -55,3 +55,24 @@ def test_a_precision_that_a_machine_lacks_is_a_sentence(monkeypatch):
     monkeypatch.setattr("wsfp_helpers.common.accelerator.Accelerator", refuse)
     with pytest.raises(InputError, match=r"has no mixed precision fp16 \(.*\): take another, say --set"):
         train(tiny_vit(), tiny_faces(), replace(BASELINE, precision="fp16"))
+
+
+LEAVES = """
+import torch
+from accelerate.utils import gather_object
+destroy = torch.distributed.destroy_process_group
+
+def told(*arguments):
+    destroy(*arguments)
+    print("left, a member:", torch.distributed.is_initialized())
+
+torch.distributed.destroy_process_group = told
+assert gather_object([processes().process_index]) == [0, 1] and torch.distributed.is_initialized()
+"""
+
+
+@pytest.mark.promise("two at once", "the end of a process under accelerate", "nothing, exit code 0", "the usual")
+def test_a_process_leaves_the_others_before_its_end(tmp_path):
+    done = run_in_processes(LEAVES, 2, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("left, a member: False") == 2

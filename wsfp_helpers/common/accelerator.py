@@ -1,7 +1,9 @@
 """The processes of ``accelerate launch``, and a fresh accelerator for each training."""
 
+import atexit
 import os
 from datetime import timedelta
+from functools import cache
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -22,12 +24,26 @@ def processes() -> PartialState:
     # accelerate takes launched processes without a GPU for one each unless it is told that they are to use the CPU.
     launched = "LOCAL_RANK" in os.environ
     try:
-        return PartialState(cpu=launched and not torch.cuda.is_available(), timeout=timedelta(days=7))
+        state = PartialState(cpu=launched and not torch.cuda.is_available(), timeout=timedelta(days=7))
     except ValueError as error:
         raise InputError(
             f"the environment tells of several processes, but not where they meet ({str(error).splitlines()[0]}): "
             f"start with accelerate launch, or unset WORLD_SIZE, RANK and LOCAL_RANK"
         ) from error
+    if launched:
+        _leave_at_the_end()
+    return state
+
+
+@cache
+def _leave_at_the_end() -> None:
+    # A process that ends as a member may abort while Python takes its tensors away (pytorch/pytorch#179291).
+    atexit.register(leave)
+
+
+def leave() -> None:
+    """Leave the processes of :func:`processes`; waits for what is being exchanged with them."""
+    PartialState().destroy_process_group()
 
 
 def own_share(count: int) -> slice:

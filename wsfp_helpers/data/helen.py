@@ -49,9 +49,7 @@ def merge(root: str | Path, out: str | Path) -> None:
     """
     root, out = Path(root), Path(out)
     splits = LISTS if is_smith(root) else [split for split in RELABELLED if (root / split).is_dir()]
-    every = {
-        split: helen(root, split) for split in splits
-    }  # reads all, so that a fault is told before anything is written
+    every = {split: helen(root, split) for split in splits}  # all, so that a fault is told before anything is written
     with hold_folder(out):
         claim_folder(out, {"source": str(root.resolve())}, "label maps", "*/*.png")
         for split, faces in every.items():
