@@ -572,11 +572,11 @@ def answers(visits: int = 3) -> list[dict]:
 
 
 def _seconds_of_children() -> float:
-    """Processor time of all processes that this one has started and that run."""
+    """Processor time of all processes below this one that run, with that of processes of theirs that have ended."""
     found = 0.0
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            found += sum(child.cpu_times()[:2])
+            found += sum(child.cpu_times()[:4])
     return found
 
 

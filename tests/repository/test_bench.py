@@ -207,6 +207,20 @@ def test_the_paper_step_is_a_command_that_keeps_its_settings(tmp_path, monkeypat
     assert content["command"] == "python -m tools.bench --paper 36 --set train.precision=no"
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="does not tell of children that have ended")
+def test_the_work_of_a_process_that_has_ended_below_another_stays_counted():
+    work = "import time\nwhile time.process_time() < 0.5: pass"
+    two = (
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {work!r}])\nprint('ended', flush=True)\ninput()"
+    )
+    command = [sys.executable, "-c", two]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        before = bench._seconds_of_children()
+        assert process.stdout.readline() == "ended\n"
+        assert bench._seconds_of_children() - before > 0.4
+        process.communicate("\n")
+
+
 @pytest.mark.skipif(not find_chromium(), reason="needs chromium")
 @pytest.mark.timeout(600)
 def test_answers_of_a_page_are_timed_until_they_are_shown(tmp_path, monkeypatch):
