@@ -68,8 +68,9 @@ def run(case: Case) -> Outcome:
     with TemporaryDirectory() as place, chdir(place):
         case.make()
         before = _files()
+        surroundings = {"WSFP_CACHE": f"{place}/cache", "WSFP_DATA": None}  # no data set of this machine
         with hold_folder(case.held) if case.held else nullcontext():
-            result = CliRunner().invoke(app, shlex.split(case.command), env={"WSFP_CACHE": f"{place}/cache"})
+            result = CliRunner().invoke(app, shlex.split(case.command), env=surroundings)
             after = _files()
         lines = (result.stderr if case.code == 2 else result.stdout).splitlines()
         said = [line for line in lines if case.code == 2 or line.startswith("failed: ")]
